@@ -1,0 +1,1 @@
+# Tandem's verbs. `make help` lists them.

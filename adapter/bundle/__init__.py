@@ -1,0 +1,1 @@
+"""The bundle: what ships as one versioned thing."""

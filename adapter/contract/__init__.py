@@ -1,0 +1,1 @@
+"""The company contract: health, shutdown, metrics."""

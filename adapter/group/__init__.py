@@ -1,0 +1,1 @@
+"""The two tasks as one: what state the group is in, and why."""

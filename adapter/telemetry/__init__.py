@@ -1,0 +1,1 @@
+"""Logs, metrics and the resource that both tasks share."""

@@ -1,0 +1,1 @@
+"""The `tandem` command, the embedded group, images and the cluster for development."""

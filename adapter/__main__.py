@@ -1,0 +1,29 @@
+"""`python -m adapter`: read the settings and the bundle, then serve. Exit status 2: nothing was started, stderr says why."""
+
+import os
+import sys
+
+
+def main() -> int:
+    """Run the adapter; returns its exit status."""
+    from adapter import settings
+    from adapter.app import load_bundle, serve
+    from adapter.bundle.manifest import BundleError
+    from adapter.telemetry import logs, resource
+
+    try:
+        config = settings.load(os.environ)
+        bundle = load_bundle(config)
+    except (settings.SettingsError, BundleError) as error:
+        for line in str(error).splitlines():
+            print(f"adapter: {line}", file=sys.stderr)
+        return 2
+    import uvloop
+
+    identity = resource.resource(os.environ, (bundle.name, bundle.version) if bundle else None)
+    stream = logs.configure(config.log_level, identity)
+    return uvloop.run(serve(config, bundle, stream))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

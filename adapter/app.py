@@ -1,0 +1,140 @@
+"""The one place where everything is wired, and the life of the process: start, serve, drain, exit.
+
+settings, bundle ─► connection ─► data plane ─► /v1 ┐
+                        └──► watcher ─► group ──────┼─► chain ─► aiohttp's low-level server ─► port
+log stream, metrics ────────────────────────────────┘
+"""
+
+import asyncio
+import logging
+import os
+import signal
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+from aiohttp import web
+
+import adapter
+from adapter.bundle import manifest
+from adapter.chain import Chain
+from adapter.contract import metrics as metrics_resource
+from adapter.contract.health import Health
+from adapter.contract.shutdown import Shutdown
+from adapter.exchange import Bodies
+from adapter.group.drain import Drain
+from adapter.group.state import Group
+from adapter.group.watcher import Watcher
+from adapter.inference.calls import Connection
+from adapter.inference.plane import DataPlane
+from adapter.inference.v1 import V1
+from adapter.settings import Settings
+from adapter.telemetry import metrics
+from adapter.telemetry.logs import LogStream
+
+log = logging.getLogger(__name__)
+
+
+async def serve(settings: Settings, bundle: manifest.Manifest | None, stream: LogStream) -> int:
+    """Run until drained; returns the exit status (0, or 1 when a second signal cut requests off)."""
+    loop = asyncio.get_running_loop()
+    stream.start()
+    group = Group()
+    drain = Drain(settings.shutdown_grace)
+    connection = Connection(settings.tfs_grpc, settings.tfs_max_calls, settings.max_queue)
+    models = {model.name: model.version for model in bundle.models} if bundle else {}
+    watcher = Watcher(group, connection, models)
+    bodies = Bodies(settings)
+    plane = DataPlane(connection, _coalesced(settings, bundle).__contains__)
+    health = Health(group)
+    chain = Chain(
+        routes={
+            "/health": {"GET": health.overview, "HEAD": health.overview},
+            "/health/live": {"GET": health.live, "HEAD": health.live},
+            "/health/ready": {"GET": health.ready, "HEAD": health.ready},
+            "/health/startup": {"GET": health.startup, "HEAD": health.startup},
+            "/metrics": {"GET": metrics_resource.page},
+            "/shutdown": {"POST": Shutdown(bodies, drain.begin)},
+        },
+        v1=V1(plane, bodies, settings.cors),
+        settings=settings,
+        group=group,
+        stream=stream,
+        headers={"X-Bundle": f"{bundle.name}@{bundle.version}"} if bundle else {},
+    )
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, drain.begin, f"signal {number.name}")
+
+    server = web.Server(
+        chain,
+        request_factory=_request_factory(settings.max_body),
+        handler_cancellation=True,
+        access_log=None,
+        keepalive_timeout=75,
+    )
+    chain.connections = lambda: len(server.connections)
+    runner = web.ServerRunner(server, shutdown_timeout=0)
+    await runner.setup()
+    site = web.TCPSite(runner, settings.host, settings.port, backlog=1024, reuse_address=True)
+    await site.start()
+    _say_what_runs(settings, bundle, runner)
+    watching = asyncio.create_task(watcher.run())
+
+    await drain.begun.wait()
+    watcher.tell(group.drain(drain.reason, time.time()))
+    all_answered = await drain.finish(site, server, settings.shutdown_delay)
+    watcher.tell(group.stop(time.time()))
+    watching.cancel()
+    await runner.cleanup()
+    await connection.close()
+    stream.stop()
+    return 0 if all_answered else 1
+
+
+def _request_factory(max_body: int) -> Callable[..., web.BaseRequest]:
+    """BaseRequest with our bound: the low-level server's own is fixed at 1 MiB."""
+    return partial(web.BaseRequest, loop=asyncio.get_running_loop(), client_max_size=max_body)
+
+
+def _coalesced(settings: Settings, bundle: manifest.Manifest | None) -> frozenset[str]:
+    if bundle is not None:
+        return frozenset(model.name for model in bundle.models if model.coalesce)
+    return frozenset(name.strip() for name in settings.coalesce.split(",") if name.strip())
+
+
+def _say_what_runs(settings: Settings, bundle: manifest.Manifest | None, runner: web.ServerRunner) -> None:
+    host, port = runner.addresses[0][:2]
+    what = f"bundle {bundle.name}@{bundle.version}" if bundle else "gateway to every model"
+    attributes = {
+        "event.name": "tandem.start",
+        "tandem.version": adapter.__version__,
+        "server.address": host,
+        "server.port": port,
+        "tandem.tfs_grpc": settings.tfs_grpc,
+        "process.pid": os.getpid(),
+    }
+    log.info("Serving %s at http://%s:%d", what, host, port, extra={"attributes": attributes})
+    log.warning("No token is asked for: whoever reaches this port may predict and shut it down")
+    if not settings.tfs_metrics_url:
+        log.info("TensorFlow Serving has no monitoring page here: /metrics holds the adapter's figures alone")
+    metrics.TFS_METRICS_ENABLED.set(1 if settings.tfs_metrics_url else 0)
+    metrics.INFO.labels(adapter.__version__, bundle.name if bundle else "", bundle.version if bundle else "").set(1)
+
+
+def load_bundle(settings: Settings) -> manifest.Manifest | None:
+    """The bundle that the settings name, None in gateway mode.
+
+    Raises:
+        BundleError: it cannot be read, or the job runs another model version than it holds.
+    """
+    if not settings.bundle:
+        return None
+    bundle = manifest.read(Path(settings.bundle))
+    versions = {model.version for model in bundle.models}
+    if settings.model_version is not None and versions != {settings.model_version}:
+        held = ", ".join(f"{model.name} {model.version}" for model in bundle.models)
+        raise manifest.BundleError(
+            f"{settings.bundle}: the job says model version {settings.model_version}, the bundle holds {held}"
+        )
+    return bundle

@@ -1,0 +1,123 @@
+"""The way of every request, top to bottom: request id → deadline → route → handler → error body → metrics → access record.
+
+Nothing calls back up. Routes are a table of exact paths plus the prefixes that route themselves (`/v1`).
+"""
+
+import asyncio
+import logging
+from collections.abc import Mapping
+
+import aiohttp
+from aiohttp import web
+
+from adapter.errors import Refused, RequestFailed, problem, tfs_envelope
+from adapter.exchange import Exchange, Handler, response
+from adapter.group.state import Group
+from adapter.inference.tensor import BadInput
+from adapter.settings import Settings
+from adapter.telemetry.logs import LogStream
+from adapter.telemetry.metrics import ACTIVE_REQUESTS, observe_request
+
+log = logging.getLogger(__name__)
+
+Routes = Mapping[str, Mapping[str, Handler]]
+"""path → method → handler"""
+
+
+class Chain:
+    """Answers requests by `routes` (exact paths) and `v1` (everything under /v1); `headers` go on every answer."""
+
+    def __init__(
+        self,
+        routes: Routes,
+        v1: Handler,
+        settings: Settings,
+        group: Group,
+        stream: LogStream,
+        headers: Mapping[str, str],
+    ) -> None:
+        self._routes = routes
+        self._v1 = v1
+        self._settings = settings
+        self._group = group
+        self._stream = stream
+        self._headers = dict(headers)
+        self._access_log = settings.access_log
+        self.active = 0
+        self.connections = lambda: 0
+
+    async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
+        exchange = Exchange(request, self._settings)
+        self.active += 1
+        ACTIVE_REQUESTS.set(self.active)
+        status = 499
+        try:
+            answer = await self._answer(exchange)
+            status = answer.status
+            answer.headers["X-Request-Id"] = exchange.request_id
+            answer.headers.update(self._headers)
+            if self._group.stopping:
+                answer.force_close()
+            return answer
+        finally:
+            self.active -= 1
+            ACTIVE_REQUESTS.set(self.active)
+            self._record(exchange, status)
+
+    async def _answer(self, exchange: Exchange) -> web.StreamResponse:
+        try:
+            if self.connections() > self._settings.max_connections:
+                raise Refused(503, "Too many connections", {"Connection": "close"})
+            return await self._handler(exchange)(exchange)
+        except RequestFailed as error:
+            return self._failed(exchange, error.status, error.message, error.headers)
+        except BadInput as error:
+            return self._failed(exchange, 400, str(error), {})
+        except (aiohttp.http.HttpProcessingError, aiohttp.ClientPayloadError, web.RequestPayloadError) as error:
+            return self._failed(exchange, 400, f"Body cannot be read: {error}", {"Connection": "close"})
+        except asyncio.CancelledError:
+            raise
+        except Exception:
+            log.exception("Unexpected failure", extra={"attributes": {"http.request.id": exchange.request_id}})
+            return self._failed(exchange, 500, f"Internal error; the log names it by {exchange.request_id}", {})
+
+    def _handler(self, exchange: Exchange) -> Handler:
+        path = exchange.request.path
+        if path[:4].lower() == "/v1/" or path == "/v1/models":
+            return self._v1
+        methods = self._routes.get(path)
+        if methods is None:
+            raise Refused(404, f"No such resource: {path[:256]}")
+        exchange.route = path
+        handler = methods.get(exchange.request.method)
+        if handler is None:
+            allowed = ", ".join(sorted(methods))
+            raise Refused(
+                405, f"{exchange.request.method[:32]} is not offered here, only {allowed}", {"Allow": allowed}
+            )
+        return handler
+
+    def _failed(self, exchange: Exchange, status: int, message: str, headers: Mapping[str, str]) -> web.Response:
+        exchange.attributes["error.message"] = message[:512]
+        if exchange.route.startswith("/v1"):
+            return response(status, tfs_envelope(message), {"Content-Type": "application/json", **headers})
+        return response(status, problem(status, message), {"Content-Type": "application/problem+json", **headers})
+
+    def _record(self, exchange: Exchange, status: int) -> None:
+        request = exchange.request
+        seconds = asyncio.get_running_loop().time() - exchange.started
+        observe_request(request.method, exchange.route, status, seconds)
+        if not self._access_log or (exchange.route.startswith("/health") and status == 200):
+            return
+        attributes = {
+            "event.name": "http.access",
+            "tandem.task": "adapter",
+            "http.request.id": exchange.request_id,
+            "http.request.method": request.method[:32],
+            "http.route": exchange.route,
+            "http.response.status_code": status,
+            "client.address": request.remote,
+            "duration_ms": round(seconds * 1e3, 3),
+            **exchange.attributes,
+        }
+        self._stream.write("INFO" if status < 500 else "ERROR", f"{request.method[:32]} {exchange.route}", attributes)

@@ -1,0 +1,56 @@
+"""`/health`: what the platform and people ask. Four views of one state.
+
+`/health/live` fails only when a restart would help: an adapter that can answer needs none. `/health/startup` passes once
+the group was ready for the first time; `/health/ready` is the state itself.
+"""
+
+from datetime import UTC, datetime
+
+import orjson
+from aiohttp import web
+
+from adapter.exchange import Exchange, response
+from adapter.group.state import Group, State
+
+
+class Health:
+    """The health resources of `group`."""
+
+    def __init__(self, group: Group) -> None:
+        self._group = group
+
+    async def overview(self, _: Exchange) -> web.StreamResponse:
+        return self._answer(self._group.ready)
+
+    async def ready(self, _: Exchange) -> web.StreamResponse:
+        return self._answer(self._group.ready)
+
+    async def startup(self, _: Exchange) -> web.StreamResponse:
+        return self._answer(self._group.was_ready)
+
+    async def live(self, _: Exchange) -> web.StreamResponse:
+        return self._answer(self._group.state is not State.STOPPED)
+
+    def _answer(self, ok: bool) -> web.StreamResponse:
+        group = self._group
+        body = {
+            "status": "pass" if ok else "fail",
+            "state": group.state,
+            "reason": group.reason,
+            "since": _rfc3339(group.since),
+            "checks": {
+                name: {"status": "pass" if c.ok else "fail", "reason": c.reason, "since": _rfc3339(c.since)}
+                for name, c in group.checks.items()
+            },
+            "history": [
+                {"from": t.before, "to": t.after, "reason": t.reason, "at": _rfc3339(t.at)} for t in group.history
+            ],
+        }
+        headers = {"Content-Type": "application/json", "Cache-Control": "no-store"}
+        if not ok:
+            headers["Retry-After"] = "1"
+        return response(200 if ok else 503, orjson.dumps(body), headers)
+
+
+def _rfc3339(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -1,0 +1,154 @@
+"""`/v1`: TensorFlow Serving's own REST API. The paths, statuses and bodies are TFS's (model_servers/http_rest_api_handler.cc,
+util/json_tensor.cc); `docs/differences.md` lists where this one deliberately answers otherwise.
+"""
+
+import asyncio
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from urllib.parse import unquote
+
+import orjson
+from aiohttp import web
+from google.protobuf.json_format import MessageToDict
+
+from adapter.errors import Refused
+from adapter.exchange import Bodies, Exchange, response
+from adapter.inference import json_in, json_out
+from adapter.inference.calls import METADATA, STATUS
+from adapter.inference.plane import DataPlane
+from adapter.inference.signatures import Servable
+from adapter.pb import serving_pb2
+
+# http_rest_api_util.cc. TFS matches them against path and query together; a query string is therefore malformed.
+_POST = re.compile(
+    r"(?i:/v1/models)/(?P<model>[^/:?]+)(?:/(?i:versions)/(?P<version>\d+)|/(?i:labels)/(?P<label>[^/:?]+))?"
+    r":(?P<verb>classify|regress|predict)"
+)
+_GET = re.compile(
+    r"(?i:/v1/models)(?:/(?P<model>[^/:]+))?(?:/(?i:versions)/(?P<version>\d+)|/(?i:labels)/(?P<label>[^/:]+))?"
+    r"(?P<verb>/(?i:metadata))?"
+)
+_INT64_MAX = (1 << 63) - 1
+_JSON = {"Content-Type": "application/json"}
+_CORS = {
+    "Access-Control-Allow-Origin": "*",
+    "Access-Control-Allow-Methods": "POST, GET",
+    "Access-Control-Allow-Headers": "Content-Type",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What a `/v1` path asks for: `verb` is predict, classify, regress, status or metadata."""
+
+    servable: Servable
+    verb: str
+    route: str
+
+
+@lru_cache(maxsize=1024)
+def parse(method: str, path: str) -> Target:
+    """The target of a request line; `path` is raw, with its query.
+
+    Raises:
+        Refused: 400, as TFS does for every path under /v1 that is not one of its own.
+    """
+    match = {"POST": _POST, "GET": _GET}[method].fullmatch(path) if method in ("POST", "GET") else None
+    if match is None:
+        raise Refused(400, f"Malformed request: {method} {path[:1024]}")
+    if match["model"] is None:
+        raise Refused(400, "Missing model name in request.")
+    version = None
+    if match["version"] is not None:
+        # Digits beyond int64's 19 are not worth converting.
+        version = int(match["version"]) if len(match["version"].lstrip("0")) <= 19 else _INT64_MAX + 1
+        if version > _INT64_MAX:
+            raise Refused(400, f"Failed to convert version: {match['version'][:64]} to numeric.")
+    label = None if match["label"] is None else unquote(match["label"])
+    verb = match["verb"] if method == "POST" else "metadata" if match["verb"] else "status"
+    separator = ":" if method == "POST" else "/"
+    route = "/v1/models/{model}" + ("" if verb == "status" else f"{separator}{verb}")
+    return Target(Servable(unquote(match["model"]), version, label), verb, route)
+
+
+class V1:
+    """The face of the data plane that speaks TensorFlow Serving's REST."""
+
+    def __init__(self, plane: DataPlane, bodies: Bodies, cors: bool) -> None:
+        self._plane = plane
+        self._bodies = bodies
+        self._headers: Mapping[str, str] = {**_JSON, **_CORS} if cors else _JSON
+        self._turn = asyncio.Lock()
+
+    async def __call__(self, exchange: Exchange) -> web.StreamResponse:
+        """Answer any request under `/v1`. Raises RequestFailed and BadInput, which the chain puts into TFS's envelope."""
+        request = exchange.request
+        exchange.route = "/v1/{other}"
+        if request.method == "OPTIONS":
+            return self._preflight(request)
+        target = parse(request.method, request.raw_path)
+        exchange.route = target.route
+        exchange.attributes["tandem.model"] = target.servable.model[:128]
+        exchange.honour_timeout()
+        if target.verb == "predict":
+            return response(200, await self._predict(exchange, target.servable), self._headers)
+        if target.verb == "status":
+            return response(200, await self._status(target.servable, exchange.deadline), self._headers)
+        if target.verb == "metadata":
+            return response(200, await self._metadata(target.servable, exchange.deadline), self._headers)
+        return response(200, await self._examples(exchange, target), self._headers)
+
+    async def _predict(self, exchange: Exchange, servable: Servable) -> bytes:
+        plane = self._plane
+        parsed = json_in.parse(await self._bodies.read(exchange))
+        signature = plane.signatures.known(servable, parsed.signature_name) or await plane.signatures.get(
+            servable, parsed.signature_name, exchange.deadline
+        )
+        inputs = parsed.tensors(signature)
+        prediction = await plane.predict(servable, signature, inputs, exchange.deadline)
+        exchange.attributes["tandem.model_version"] = prediction.version
+        return json_out.predictions(prediction.outputs, row=parsed.row)
+
+    async def _status(self, servable: Servable, deadline: float) -> bytes:
+        """TFS reads no label here: a labelled status is that of every version (get_model_status_impl.cc)."""
+        asked = Servable(servable.model, servable.version)
+        request = serving_pb2.GetModelStatusRequest(model_spec=asked.spec())
+        answer = await self._plane.calls.call(STATUS, request.SerializeToString(), deadline)
+        status = serving_pb2.GetModelStatusResponse.FromString(answer)
+        return _json(MessageToDict(status, always_print_fields_with_no_presence=True, preserving_proto_field_name=True))
+
+    async def _metadata(self, servable: Servable, deadline: float) -> bytes:
+        request = serving_pb2.GetModelMetadataRequest(model_spec=servable.spec(), metadata_field=["signature_def"])
+        answer = await self._plane.calls.call(METADATA, request.SerializeToString(), deadline)
+        metadata = serving_pb2.GetModelMetadataResponse.FromString(answer)
+        signatures = serving_pb2.SignatureDefMap()
+        metadata.metadata["signature_def"].Unpack(signatures)
+        spec = metadata.model_spec
+        return _json(
+            {
+                "model_spec": {
+                    "name": spec.name,
+                    "signature_name": spec.signature_name,
+                    "version": str(spec.version.value),
+                },
+                "metadata": {
+                    "signature_def": MessageToDict(
+                        signatures, always_print_fields_with_no_presence=True, preserving_proto_field_name=True
+                    )
+                },
+            }
+        )
+
+    async def _examples(self, exchange: Exchange, target: Target) -> bytes:
+        raise Refused(501, f"{target.verb}: not served yet")
+
+    def _preflight(self, request: web.BaseRequest) -> web.Response:
+        """OPTIONS: TFS answers any origin that is a URL and refuses the rest, both without a body."""
+        headers = {k: v for k, v in self._headers.items() if k != "Content-Type"}
+        return response(200 if re.search("https?://", request.headers.get("Origin", "")) else 400, b"", headers)
+
+
+def _json(value: object) -> bytes:
+    return orjson.dumps(value)

@@ -1,0 +1,131 @@
+"""Environment → typed settings. Every mistake is found before anything starts, and all are reported at once."""
+
+import difflib
+import re
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
+
+import msgspec
+from msgspec import Meta
+
+Port = Annotated[int, Meta(ge=0, le=65535)]
+Seconds = Annotated[float, Meta(ge=0, le=3600)]
+PositiveSeconds = Annotated[float, Meta(gt=0, le=3600)]
+MIB = 1 << 20
+
+# Under Nomad these come from the task's environment (NOMAD_* variables, client/taskenv/env.go).
+NOMAD_DEFAULTS = {
+    "ADAPTER_PORT": "{NOMAD_PORT_http}",
+    "ADAPTER_TFS_GRPC": "unix://{NOMAD_ALLOC_DIR}/tmp/tfs.sock",
+    "ADAPTER_TFS_LOGS": "{NOMAD_ALLOC_DIR}/logs",
+}
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """One field for each `ADAPTER_*` variable, named alike; each is followed by what it means."""
+
+    host: Annotated[str, Meta(min_length=1)] = "0.0.0.0"  # noqa: S104 - the group's network namespace is the border
+    """Address to listen on."""
+    port: Port = 8080
+    """Port to listen on; 0 takes a free one and the log names it."""
+    tfs_grpc: str = "127.0.0.1:8500"
+    """TensorFlow Serving's gRPC address: `unix:///path` or `host:port`."""
+    tfs_metrics_url: str = ""
+    """TensorFlow Serving's monitoring page; empty = it has none (host networking)."""
+    tfs_logs: str = ""
+    """Directory of the allocation's task log files; empty = not under an allocation."""
+    tfs_max_calls: Annotated[int, Meta(ge=2, le=65536)] = 8
+    """Calls in flight to TensorFlow Serving at most; keep it at or below its `--grpc_max_threads`."""
+    bundle: str = ""
+    """Directory of the unpacked bundle; empty = plain gateway to every model on that TensorFlow Serving."""
+    model_version: Annotated[int, Meta(ge=0)] | None = None
+    """The version that the job says it runs; must be the bundle's."""
+    coalesce: str = ""
+    """Models (comma-separated) whose rows are independent of each other, in gateway mode; a bundle declares its own."""
+    request_timeout: PositiveSeconds = 30.0
+    """Deadline of a request that brings none, in seconds (TFS's `--rest_api_timeout_in_ms` default)."""
+    max_body: Annotated[int, Meta(ge=1024, le=2048 * MIB)] = 64 * MIB
+    """Largest request body in bytes, after decompression; beyond it 413."""
+    max_body_total: Annotated[int, Meta(ge=1024)] = 512 * MIB
+    """Bytes of request bodies held at one time; beyond it 503."""
+    max_connections: Annotated[int, Meta(ge=1)] = 4096
+    """Open connections at most; beyond it 503 and close."""
+    max_queue: Annotated[int, Meta(ge=1)] = 1024
+    """Requests that may wait for a call to TensorFlow Serving; beyond it 503."""
+    cors: bool = False
+    """Send TensorFlow Serving's CORS headers on `/v1` (its `--rest_api_enable_cors_support`)."""
+    shutdown_delay: Seconds = 0.0
+    """Seconds between unready and closing the port, for callers that still hold our address."""
+    shutdown_grace: Seconds = 20.0
+    """Seconds that requests in flight have to finish once the port is closed."""
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    """Least severity written."""
+    access_log: bool = True
+    """One record for each request."""
+
+
+class SettingsError(Exception):
+    """Every mistake in the environment, one line each."""
+
+    def __init__(self, problems: list[str]) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = problems
+
+
+def load(environ: Mapping[str, str]) -> Settings:
+    """Read `ADAPTER_*` from `environ`.
+
+    Raises:
+        SettingsError: naming every variable that is unknown or has a value out of range, with what was expected.
+    """
+    names = {f"ADAPTER_{field.encode_name.upper()}": field for field in msgspec.structs.fields(Settings)}
+    problems = [_unknown(name, names) for name in environ if name.startswith("ADAPTER_") and name not in names]
+    values: dict[str, Any] = {}
+    for name, field in names.items():
+        text = environ.get(name, _nomad_default(name, environ))
+        if text is None:
+            continue
+        try:
+            values[field.name] = msgspec.convert(_bool(text) if field.type is bool else text, field.type, strict=False)
+        except msgspec.ValidationError as error:
+            problems.append(f"{name}={text!r}: {_lower(str(error))}")
+    problems += _problems_of_addresses(values)
+    if problems:
+        raise SettingsError(problems)
+    return Settings(**values)
+
+
+def _nomad_default(name: str, environ: Mapping[str, str]) -> str | None:
+    template = NOMAD_DEFAULTS.get(name, "")
+    variable = re.search(r"\{(\w+)\}", template)
+    if variable is None or variable[1] not in environ:
+        return None
+    return template.format_map(environ)
+
+
+def _unknown(name: str, known: Mapping[str, object]) -> str:
+    close = difflib.get_close_matches(name, known, n=1)
+    return f"{name}: no such setting" + (f"; did you mean {close[0]}?" if close else "")
+
+
+def _bool(text: str) -> object:
+    return {"1": True, "true": True, "0": False, "false": False}.get(text.lower(), text)
+
+
+def _lower(text: str) -> str:
+    return text[:1].lower() + text[1:]
+
+
+def _problems_of_addresses(values: Mapping[str, Any]) -> list[str]:
+    problems = []
+    target = values.get("tfs_grpc", "127.0.0.1:8500")
+    if not re.fullmatch(r"unix://(/[^\0]+)|(\[[0-9a-fA-F:]+\]|[^:/\s]+):\d{1,5}", target):
+        problems.append(f"ADAPTER_TFS_GRPC={target!r}: expected unix:///path or host:port")
+    # sockaddr_un.sun_path holds 107 bytes and a NUL (unix(7)).
+    elif target.startswith("unix://") and len(target.removeprefix("unix://").encode()) > 107:
+        problems.append(f"ADAPTER_TFS_GRPC={target!r}: a unix socket path has at most 107 bytes")
+    url = values.get("tfs_metrics_url", "")
+    if url and (urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).netloc):
+        problems.append(f"ADAPTER_TFS_METRICS_URL={url!r}: expected http://host:port/path, or nothing")
+    return problems

@@ -1,0 +1,121 @@
+"""The common log format: one JSON object a line, in the words of the OpenTelemetry log data model.
+
+    {"timestamp": "2026-11-22T15:04:05.123456789Z", "severity_text": "INFO", "severity_number": 9,
+     "body": "…", "attributes": {…}, "resource": {…}}
+
+Lines leave through one buffered writer: a request only appends to it, and the event loop flushes it ten times a second
+and at once for warnings, so that no request waits for the platform's log pipe.
+"""
+
+import asyncio
+import logging
+import os
+import sys
+import time
+from collections.abc import Mapping
+from typing import Any, BinaryIO
+
+import orjson
+
+FLUSH_SECONDS = 0.1
+MAX_BODY = 16_384
+MAX_BUFFER = 4 << 20
+
+# OpenTelemetry log data model, "Severity Fields".
+SEVERITY_NUMBER: Mapping[str, int] = {"DEBUG": 5, "INFO": 9, "WARNING": 13, "ERROR": 17, "CRITICAL": 21}
+SEVERITY_TEXT: Mapping[str, str] = {"WARNING": "WARN", "CRITICAL": "FATAL"}
+
+
+def timestamp(nanoseconds: int) -> str:
+    """RFC 3339 in UTC with nine digits: `1795362196533992000` → `2026-11-22T15:43:16.533992000Z`."""
+    seconds, rest = divmod(nanoseconds, 1_000_000_000)
+    return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(seconds))}.{rest:09d}Z"
+
+
+class LogStream:
+    """The process's stdout as the common log. Not thread-safe beyond what `logging`'s own lock gives.
+
+    Records written before `start` are written through; afterwards they are buffered. A platform that stops reading
+    costs records, never requests: beyond `MAX_BUFFER` bytes lines are dropped and counted in `dropped`.
+    """
+
+    def __init__(self, resource: Mapping[str, str], output: BinaryIO | None = None) -> None:
+        self._output = output or sys.stdout.buffer
+        self._resource = orjson.Fragment(orjson.dumps(dict(resource)))
+        self._lines: list[bytes] = []
+        self._size = 0
+        self._timer: asyncio.TimerHandle | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self.dropped = 0
+
+    def start(self) -> None:
+        """Buffer from now on; call it inside the running event loop."""
+        self._loop = asyncio.get_running_loop()
+
+    def stop(self) -> None:
+        """Write what is buffered and write through again."""
+        self._loop = None
+        self.flush()
+
+    def write(self, severity: str, body: str, attributes: Mapping[str, Any], nanoseconds: int = 0) -> None:
+        """Add one record; `nanoseconds` since the epoch, now if 0."""
+        record = {
+            "timestamp": timestamp(nanoseconds or time.time_ns()),
+            "severity_text": SEVERITY_TEXT.get(severity, severity),
+            "severity_number": SEVERITY_NUMBER.get(severity, 9),
+            "body": body if len(body) <= MAX_BODY else body[:MAX_BODY] + "…",
+            "attributes": attributes,
+            "resource": self._resource,
+        }
+        try:
+            line = orjson.dumps(record, default=str, option=orjson.OPT_APPEND_NEWLINE | orjson.OPT_NON_STR_KEYS)
+        except orjson.JSONEncodeError:  # a lone surrogate from a stranger's header or path
+            record["body"] = body.encode("utf-8", "replace").decode()
+            record["attributes"] = {k: str(v).encode("utf-8", "replace").decode() for k, v in attributes.items()}
+            line = orjson.dumps(record, option=orjson.OPT_APPEND_NEWLINE)
+        if self._size + len(line) > MAX_BUFFER:
+            self.dropped += 1
+            return
+        self._lines.append(line)
+        self._size += len(line)
+        if self._loop is None or severity not in ("INFO", "DEBUG"):
+            self.flush()
+        elif self._timer is None:
+            self._timer = self._loop.call_later(FLUSH_SECONDS, self.flush)
+
+    def flush(self) -> None:
+        """Hand the buffer to the operating system."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        lines, self._lines, self._size = self._lines, [], 0
+        if lines:
+            self._output.write(b"".join(lines))
+            self._output.flush()
+
+
+class CommonHandler(logging.Handler):
+    """Python's own loggers (aiohttp, asyncio, ours) into the common log."""
+
+    def __init__(self, stream: LogStream) -> None:
+        super().__init__()
+        self._stream = stream
+
+    def emit(self, record: logging.LogRecord) -> None:
+        attributes: dict[str, Any] = {"tandem.task": "adapter", "log.logger": record.name}
+        attributes.update(getattr(record, "attributes", {}))
+        if record.exc_info and record.exc_info[1] is not None:
+            error = record.exc_info[1]
+            attributes["exception.type"] = type(error).__qualname__
+            attributes["exception.message"] = str(error)[:MAX_BODY]
+            attributes["exception.stacktrace"] = logging.Formatter().formatException(record.exc_info)[:MAX_BODY]
+        self._stream.write(record.levelname, record.getMessage(), attributes, int(record.created * 1e9))
+
+
+def configure(level: str, resource: Mapping[str, str]) -> LogStream:
+    """Send every logger of this process to the common log on stdout, from `level` up."""
+    stream = LogStream(resource, os.fdopen(os.dup(1), "wb", buffering=0))
+    root = logging.getLogger()
+    root.handlers = [CommonHandler(stream)]
+    root.setLevel(level)
+    return stream

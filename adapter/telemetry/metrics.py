@@ -1,0 +1,87 @@
+"""The adapter's own metrics, named after OpenTelemetry's semantic conventions (HTTP server, RPC client), seconds.
+
+Children of every labelled metric are looked up once and kept: a request pays for the addition alone.
+Labels hold nothing that a stranger chooses: unknown methods and routes fold into one value.
+"""
+
+from collections.abc import Callable, Mapping
+from functools import lru_cache
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.exposition import choose_encoder
+
+REGISTRY = CollectorRegistry()
+
+# Advised boundaries of http.server.request.duration and rpc.client.call.duration, with finer ones below.
+_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10)
+_METHODS = frozenset({"GET", "POST", "HEAD", "OPTIONS", "PUT", "DELETE", "PATCH"})
+
+_REQUESTS = Histogram(
+    "http_server_request_duration_seconds",
+    "Time from a request's head to the answer's last byte.",
+    ["http_request_method", "http_route", "http_response_status_code"],
+    buckets=_SECONDS,
+    registry=REGISTRY,
+)
+ACTIVE_REQUESTS = Gauge("http_server_active_requests", "Requests being answered now.", registry=REGISTRY)
+_CALLS = Histogram(
+    "rpc_client_call_duration_seconds",
+    "Time of a call to TensorFlow Serving.",
+    ["rpc_method", "rpc_response_status_code"],
+    buckets=_SECONDS,
+    registry=REGISTRY,
+)
+RETRIES = Counter("tandem_call_retries", "Calls tried again after UNAVAILABLE.", registry=REGISTRY)
+CALLS_WAITING = Gauge("tandem_calls_waiting", "Requests waiting for a call to TensorFlow Serving.", registry=REGISTRY)
+BATCH_REQUESTS = Histogram(
+    "tandem_coalesced_requests",
+    "Requests that rode in one coalesced call.",
+    buckets=(1, 2, 4, 8, 16, 32, 64, 128, 256),
+    registry=REGISTRY,
+)
+STATE = Gauge("tandem_group_state", "1 for the state that the group is in.", ["state"], registry=REGISTRY)
+TRANSITIONS = Counter("tandem_group_transitions", "Changes of the group's state.", ["to"], registry=REGISTRY)
+TFS_UP = Gauge("tandem_tfs_up", "1 while TensorFlow Serving answers over gRPC.", registry=REGISTRY)
+TFS_METRICS_ENABLED = Gauge(
+    "tandem_tfs_metrics_enabled",
+    "1 if TensorFlow Serving has a monitoring page; under host networking it opens no port and has none.",
+    registry=REGISTRY,
+)
+BODY_BYTES = Gauge("tandem_request_body_bytes_in_flight", "Bytes of request bodies held now.", registry=REGISTRY)
+LOG_DROPPED = Gauge("tandem_log_records_dropped", "Log records lost to a full buffer.", registry=REGISTRY)
+INFO = Gauge("tandem_info", "What runs here; always 1.", ["adapter", "bundle", "bundle_version"], registry=REGISTRY)
+
+
+@lru_cache(maxsize=1024)
+def _request_child(method: str, route: str, status: int) -> Histogram:
+    return _REQUESTS.labels(method, route, str(status))
+
+
+def observe_request(method: str, route: str, status: int, seconds: float) -> None:
+    """Count one answered request."""
+    _request_child(method if method in _METHODS else "_OTHER", route, status).observe(seconds)
+
+
+class _CallObservers(dict[str, Callable[[str, float], None]]):
+    def __missing__(self, path: str) -> Callable[[str, float], None]:
+        method = path[1:]
+        children: dict[str, Histogram] = {}
+
+        def observe(status: str, seconds: float) -> None:
+            child = children.get(status)
+            if child is None:
+                child = children[status] = _CALLS.labels(method, status)
+            child.observe(seconds)
+
+        self[path] = observe
+        return observe
+
+
+CALL_SECONDS: Mapping[str, Callable[[str, float], None]] = _CallObservers()
+"""`CALL_SECONDS[path](status, seconds)` counts one call."""
+
+
+def page(accept: str) -> tuple[bytes, str]:
+    """The metrics page and its content type: OpenMetrics where `accept` asks for it, Prometheus text otherwise."""
+    encoder, content_type = choose_encoder(accept)
+    return encoder(REGISTRY), content_type

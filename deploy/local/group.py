@@ -1,0 +1,203 @@
+"""The embedded group: both tasks on this machine, started, healed and stopped as Nomad does with `jobs/serving.nomad.hcl`.
+
+    prestart: tfs (sidecar) ── runs ──► main: adapter (leader)
+    tfs dies      → started again after RESTART_DELAY, at most RESTART_ATTEMPTS times in RESTART_INTERVAL; then the
+                    adapter drains and the group fails as one
+    adapter ends  → the group ends: the leader is dead, so tfs is stopped
+    Ctrl-C        → SIGTERM to the adapter, which drains; then SIGTERM to tfs
+
+The allocation's directory lies under `--dir` and is removed at the end.
+"""
+
+import asyncio
+import json
+import os
+import shutil
+import signal
+import socket
+import sys
+import tarfile
+import tempfile
+import uuid
+from collections import deque
+from pathlib import Path
+
+from adapter.bundle.manifest import BundleError, Manifest, read
+from deploy import pack
+from deploy.local.console import Console
+from deploy.local.task import Task
+
+RESTART_DELAY = 1.0
+RESTART_ATTEMPTS = 5
+RESTART_INTERVAL = 60.0
+KILL_TIMEOUT = 30.0
+TFS_KILL_TIMEOUT = 5.0
+# What `--grpc_max_threads` of the model server and the adapter's bound are set to, together.
+MAX_CALLS = 64
+
+
+class EmbeddedGroup:
+    """One allocation of the group `serving` for the bundle at `source` (a directory, or a packed file)."""
+
+    def __init__(self, source: Path, port: int, directory: Path, console: Console) -> None:
+        self._source = source
+        self._port = port
+        self._console = console
+        self._id = str(uuid.uuid4())
+        self._allocation = directory.resolve() / self._id
+        self._short = Path(tempfile.mkdtemp(prefix="tandem-"))  # a socket's path has at most 107 bytes (unix(7))
+        self._stop = asyncio.Event()
+        self._ready = False
+
+    async def run(self) -> int:
+        """Run until the adapter ends or a signal comes. Exit status: the adapter's, or 1 when the group failed.
+
+        Raises:
+            BundleError: the bundle cannot be used; nothing was started.
+        """
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, self._stop.set)
+        try:
+            manifest = self._place()
+            return await self._supervise(manifest)
+        finally:
+            shutil.rmtree(self._allocation, ignore_errors=True)
+            shutil.rmtree(self._short, ignore_errors=True)
+
+    def _place(self) -> Manifest:
+        """What Nomad's artifact and template blocks do before a task starts."""
+        for part in ("data", "logs", "tmp"):
+            (self._allocation / "alloc" / part).mkdir(parents=True)
+        (self._short / "tmp").symlink_to(self._allocation / "alloc" / "tmp")
+        bundle = self._allocation / "alloc" / "bundle"
+        if self._source.is_dir():
+            manifest = pack.build(self._source)
+            bundle.symlink_to(self._source.resolve())
+        else:
+            unpack(self._source, bundle)
+            manifest = read(bundle)
+        local = self._allocation / "tfs" / "local"
+        local.mkdir(parents=True)
+        (local / "models.config").write_text(pack.models_config(manifest, str(bundle)))
+        (local / "monitoring.config").write_text(
+            'prometheus_config { enable: true path: "/monitoring/prometheus/metrics" }\n'
+        )
+        return manifest
+
+    def _tasks(self, manifest: Manifest) -> tuple[Task, Task]:
+        group = {
+            "NOMAD_ALLOC_ID": self._id,
+            "NOMAD_ALLOC_NAME": f"{manifest.name}.serving[0]",
+            "NOMAD_ALLOC_INDEX": "0",
+            "NOMAD_GROUP_NAME": "serving",
+            "NOMAD_JOB_ID": manifest.name,
+            "NOMAD_JOB_NAME": manifest.name,
+            "NOMAD_NAMESPACE": "default",
+            "NOMAD_REGION": "global",
+            "NOMAD_DC": "local",
+            "NOMAD_PORT_http": str(self._port),
+        }
+        monitoring = free_port()
+        local = self._allocation / "tfs" / "local"
+        tfs = [sys.executable, "-m", "deploy.local.model_server", "--port=0"]
+        tfs += [f"--grpc_socket_path={self._short}/tmp/tfs.sock", f"--grpc_max_threads={MAX_CALLS}"]
+        tfs += [f"--rest_api_port={monitoring}", f"--monitoring_config_file={local}/monitoring.config"]
+        tfs += [f"--model_config_file={local}/models.config"]
+        adapter = {
+            "ADAPTER_HOST": os.environ.get("ADAPTER_HOST", "127.0.0.1"),
+            "ADAPTER_BUNDLE": str(self._allocation / "alloc" / "bundle"),
+            "ADAPTER_TFS_GRPC": f"unix://{self._short}/tmp/tfs.sock",
+            "ADAPTER_TFS_METRICS_URL": f"http://127.0.0.1:{monitoring}/monitoring/prometheus/metrics",
+            "ADAPTER_TFS_MAX_CALLS": str(MAX_CALLS),
+        }
+        return (
+            Task("tfs", tfs, group, self._allocation, lambda stream, line: self._console.task("tfs", stream, line)),
+            Task(
+                "adapter", [sys.executable, "-m", "adapter"], {**group, **adapter}, self._allocation, self._adapter_says
+            ),
+        )
+
+    async def _supervise(self, manifest: Manifest) -> int:
+        tfs, adapter = self._tasks(manifest)
+        self._console.say(f"bundle {manifest.name}@{manifest.version}, allocation {self._id[:8]}")
+        self._console.say("tfs is Tandem's local model server over TensorFlow, not the stock image")
+        await tfs.start()
+        await adapter.start()
+        sidecar = asyncio.create_task(self._keep(tfs))
+        leader = asyncio.create_task(adapter.wait())
+        stop = asyncio.create_task(self._stop.wait())
+        try:
+            await asyncio.wait({sidecar, leader, stop}, return_when=asyncio.FIRST_COMPLETED)
+            if leader.done():
+                self._console.say(f"adapter ended with status {leader.result()}; stopping tfs")
+                return leader.result()
+            failed = sidecar.done()
+            self._console.say("tfs failed for good: the group fails as one" if failed else "stopping: adapter first")
+            status = await adapter.stop(KILL_TIMEOUT)
+            return 1 if failed else status
+        finally:
+            stop.cancel()
+            sidecar.cancel()
+            leader.cancel()
+            await tfs.stop(TFS_KILL_TIMEOUT)
+
+    async def _keep(self, tfs: Task) -> None:
+        """Restart the sidecar whenever it ends; returns when it has failed for good."""
+        loop = asyncio.get_running_loop()
+        restarts: deque[float] = deque()
+        while True:
+            status = await tfs.wait()
+            while restarts and loop.time() - restarts[0] > RESTART_INTERVAL:
+                restarts.popleft()
+            if len(restarts) == RESTART_ATTEMPTS:
+                return
+            restarts.append(loop.time())
+            self._console.say(f"tfs ended ({_ending(status)}); restarting in {RESTART_DELAY:g} s")
+            await asyncio.sleep(RESTART_DELAY)
+            await tfs.start()
+
+    def _adapter_says(self, stream: str, line: str) -> None:
+        self._console.task("adapter", stream, line)
+        if self._ready or '"tandem.state"' not in line:
+            return
+        self._ready = json.loads(line)["attributes"].get("to") == "ready"
+        if self._ready:
+            self._greet()
+
+    def _greet(self) -> None:
+        """Ready for the first time: where it is, and a request that works."""
+        url = f"http://127.0.0.1:{self._port}"
+        name = read(self._allocation / "alloc" / "bundle").models[0].name
+        request = self._source / "request.json"
+        if request.is_file():
+            curl = f"curl -d @{os.path.relpath(request)} {url}/v1/models/{name}:predict"
+        else:
+            curl = f"curl {url}/v1/models/{name}/metadata"
+        for line in ("ready", f"  REST     {url}", f"  Swagger  {url}/docs", f"  try      {curl}"):
+            self._console.say(line)
+
+
+def unpack(archive: Path, target: Path) -> None:
+    """Unpack a bundle; entries that would leave `target`, and links and devices, are refused (PEP 706, `data` filter).
+
+    Raises:
+        BundleError: not a tar file, or one that must not be unpacked.
+    """
+    try:
+        with tarfile.open(archive) as file:
+            file.extractall(target, filter="data")
+    except (OSError, tarfile.TarError) as error:
+        raise BundleError(f"{archive}: {error}") from None
+
+
+def free_port() -> int:
+    """A TCP port of the loopback interface that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _ending(status: int) -> str:
+    return f"signal {signal.Signals(-status).name}" if status < 0 else f"status {status}"

@@ -1,6 +1,6 @@
 """The model server without its transports: configuration, labels, and the way from a request to its servable.
 
-S: model_servers/server_core.cc, get_model_status_impl.cc, model_service_impl.cc, servables/tensorflow/
+S: model_servers/{server_core,get_model_status_impl,model_service_impl}.cc, servables/tensorflow/
 get_model_metadata_impl.cc.
 """
 
@@ -8,27 +8,14 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from deploy.local.model_server import logs
-from deploy.local.model_server.protos import (
-    GetModelMetadataRequest,
-    GetModelMetadataResponse,
-    GetModelStatusRequest,
-    GetModelStatusResponse,
-    ModelConfig,
-    ModelServerConfig,
-    ModelSpec,
-    ReloadConfigRequest,
-    ReloadConfigResponse,
-    SignatureDefMap,
-)
-from deploy.local.model_server.servable import Servable
-from deploy.local.model_server.source import Model, Policy, Source
-from deploy.local.model_server.status import Code, StatusError, from_number, invalid_argument
-from deploy.local.model_server.versions import Manager
+from grpc import StatusCode
 
-_SERVER_CORE = "tensorflow_serving/model_servers/server_core.cc"
-_MODEL_SERVICE = "tensorflow_serving/model_servers/model_service_impl.cc"
-_TENSORFLOW = 1  # the deprecated ModelConfig.model_type
+from deploy.local.model_server import logs
+from deploy.local.model_server import protos as pb
+from deploy.local.model_server.servable import Servable
+from deploy.local.model_server.source import Model, Source
+from deploy.local.model_server.status import StatusError, require
+from deploy.local.model_server.versions import Manager
 
 
 class Core:
@@ -36,158 +23,132 @@ class Core:
         self._manager = manager
         self._source = source
         self._labels_for_unavailable = labels_for_unavailable
-        self._lock = threading.Lock()
+        self._reloading = threading.Lock()
         self._platforms: dict[str, str] = {}
         self._labels: dict[str, dict[str, int]] = {}
 
-    # Configuration.
-
-    def reload(self, config: ModelServerConfig) -> None:
+    def reload(self, config: pb.ModelServerConfig) -> None:
         """Take over a configuration as a whole, or raise and keep the old one; returns once new models are available."""
-        with self._lock:
+        with self._reloading:
             if not config.WhichOneof("config"):
-                logs.tf("I", f"{_SERVER_CORE}:451", "Taking no action for empty config.")
+                logs.info("server_core.cc:451", "Taking no action for empty config.")
                 return
             models = config.model_config_list.config
             self._check(models)
             self._labels = self._checked_labels(models)
-            logs.tf("I", f"{_SERVER_CORE}:481", "Adding/updating models.")
+            logs.info("server_core.cc:481", "Adding/updating models.")
             for model in models:
-                logs.tf("I", f"{_SERVER_CORE}:610", f" (Re-)adding model: {model.name}")
-                if (platform := _platform(model)) != "tensorflow":
-                    raise StatusError(
-                        Code.FAILED_PRECONDITION, f"PlatformConfigMap has no entry for platform {platform}"
-                    )
+                logs.info("server_core.cc:610", f" (Re-)adding model: {model.name}")
+                unknown = f"PlatformConfigMap has no entry for platform {_platform(model)}"
+                require(_platform(model) == "tensorflow", unknown, StatusCode.FAILED_PRECONDITION)
             self._platforms = {model.name: _platform(model) for model in models}
-            added = self._source.watch(tuple(Model(model.name, model.base_path, _policy(model)) for model in models))
+            added = self._source.watch(tuple(_watched(model) for model in models))
             self._manager.wait_until_available(added)
-            logs.tf("I", f"{_SERVER_CORE}:502", "Finished adding/updating models")
+            logs.info("server_core.cc:502", "Finished adding/updating models")
 
-    def _check(self, models: Sequence[ModelConfig]) -> None:
+    def _check(self, models: Sequence[pb.ModelConfig]) -> None:
         names = [model.name for model in models]
+        for name, path in ((model.name, model.base_path) for model in models):
+            require(names.count(name) == 1, f"Illegal to list model {name} multiple times in config list")
+            relative = f"Expected model {name} to have an absolute path or URI; got base_path()={path}"
+            require(path.startswith("/"), relative)
         for model in models:
-            if names.count(model.name) > 1:
-                raise invalid_argument(f"Illegal to list model {model.name} multiple times in config list")
-            if not model.base_path.startswith("/"):
-                raise invalid_argument(
-                    f"Expected model {model.name} to have an absolute path or URI; got base_path()={model.base_path}"
-                )
-        for model in models:
-            if (old := self._platforms.get(model.name)) and (new := _platform(model)) != old:
-                raise invalid_argument(
-                    f"Illegal to change a model's platform. For model {model.name} platform was {old}"
-                    f" and new platform requested is {new}"
-                )
+            if old := self._platforms.get(model.name):
+                change = f"platform was {old} and new platform requested is {_platform(model)}"
+                text = f"Illegal to change a model's platform. For model {model.name} {change}"
+                require(_platform(model) == old, text)
 
-    def _checked_labels(self, models: Sequence[ModelConfig]) -> dict[str, dict[str, int]]:
+    def _checked_labels(self, models: Sequence[pb.ModelConfig]) -> dict[str, dict[str, int]]:
         """A label may name an available version only; a label not yet in use may, if so configured, name any."""
         for model in models:
             for label, version in model.version_labels.items():
-                moved = self._labels.get(model.name, {}).get(label, version) != version
-                if self._labels_for_unavailable and not moved:
-                    continue
-                if not self._manager.is_available(model.name, version):
-                    raise StatusError(
-                        Code.FAILED_PRECONDITION,
-                        f"Request to assign label to version {version} of model {model.name},"
-                        " which is not currently available for inference",
-                    )
+                moves = self._labels.get(model.name, {}).get(label, version) != version
+                require(
+                    self._manager.available(model.name, version) or (self._labels_for_unavailable and not moves),
+                    f"Request to assign label to version {version} of model {model.name},"
+                    " which is not currently available for inference",
+                    StatusCode.FAILED_PRECONDITION,
+                )
         return {model.name: dict(model.version_labels) for model in models}
 
-    def handle_reload(self, request: ReloadConfigRequest, _timeout_ms: int | None = None) -> ReloadConfigResponse:
+    def handle_reload(self, request: pb.ReloadConfigRequest, _timeout_ms: int | None) -> pb.ReloadConfigResponse:
         try:
-            if request.config.WhichOneof("config") != "model_config_list":
-                raise invalid_argument(
-                    "ServerModelConfig type not supported by HandleReloadConfigRequest."
-                    " Only ModelConfigList is currently supported"
-                )
+            require(
+                request.config.WhichOneof("config") == "model_config_list",
+                "ServerModelConfig type not supported by HandleReloadConfigRequest."
+                " Only ModelConfigList is currently supported",
+            )
             for index, model in enumerate(request.config.model_config_list.config):
-                entry = f"\nConfig entry\n\tindex : {index}\n\tpath : {model.base_path}\n\tname : {model.name}"
-                logs.tf("I", f"{_MODEL_SERVICE}:57", f"{entry}\n\tplatform : {model.model_platform}")
+                entry = f"\n\tindex : {index}\n\tpath : {model.base_path}\n\tname : {model.name}"
+                entry += f"\n\tplatform : {model.model_platform}"
+                logs.info("model_service_impl.cc:57", f"\nConfig entry{entry}")
             self.reload(request.config)
         except StatusError as error:
-            logs.tf("E", f"{_MODEL_SERVICE}:73", f"ReloadConfig failed: {error.message}")
+            logs.error("model_service_impl.cc:73", f"ReloadConfig failed: {error.message}")
             raise
-        response = ReloadConfigResponse()
+        response = pb.ReloadConfigResponse()
         response.status.SetInParent()
         for name in request.metric_names:
             response.metric.add(name=name, int64_value_increase=0)
         return response
 
-    # Requests.
-
     @contextmanager
-    def servable(self, spec: ModelSpec) -> Iterator[tuple[Servable, int]]:
+    def servable(self, spec: pb.ModelSpec) -> Iterator[tuple[Servable, int]]:
         """The servable a model spec asks for, and its version."""
-        if not spec.name:
-            raise invalid_argument("ModelSpec has no name specified.")
-        version: int | None = None
-        match spec.WhichOneof("version_choice"):
-            case "version":
-                version = spec.version.value
-            case "version_label":
-                version = self._labels.get(spec.name, {}).get(spec.version_label)
-                if version is None:
-                    raise invalid_argument(f"Unrecognized servable version label: {spec.version_label}")
+        require(spec.name, "ModelSpec has no name specified.")
+        version = spec.version.value if spec.HasField("version") else None
+        if spec.HasField("version_label"):
+            version = self._labels.get(spec.name, {}).get(spec.version_label)
+            require(version is not None, f"Unrecognized servable version label: {spec.version_label}")
         with self._manager.use(spec.name, version) as found:
             yield found
 
-    def status(self, request: GetModelStatusRequest, _timeout_ms: int | None = None) -> GetModelStatusResponse:
+    def status(self, request: pb.GetModelStatusRequest, _timeout_ms: int | None) -> pb.GetModelStatusResponse:
         """Labels are ignored here, as they are there."""
-        spec = _spec_of(request)
-        versions = self._manager.states(spec.name)
-        if not versions:
-            raise StatusError(Code.NOT_FOUND, f"Could not find any versions of model {spec.name}")
-        if spec.HasField("version"):
-            versions = [version for version in versions if version.id.version == spec.version.value]
-            if not versions:
-                raise StatusError(
-                    Code.NOT_FOUND, f"Could not find version {spec.version.value} of model {spec.name}"
-                )
-        response = GetModelStatusResponse()
-        for version in versions:
-            error = version.error or from_number(0, "")
-            item = response.model_version_status.add(version=version.id.version, state=int(version.state))
+        require(request.HasField("model_spec"), "Missing ModelSpec")
+        name, version = request.model_spec.name, request.model_spec.version.value
+        states = self._manager.states(name)
+        require(states, f"Could not find any versions of model {name}", StatusCode.NOT_FOUND)
+        if request.model_spec.HasField("version"):
+            states = [state for state in states if state.id.version == version]
+            require(states, f"Could not find version {version} of model {name}", StatusCode.NOT_FOUND)
+        response = pb.GetModelStatusResponse()
+        for state in states:
+            item = response.model_version_status.add(version=state.id.version, state=int(state.state))
             item.status.SetInParent()
-            item.status.error_code, item.status.error_message = error.code.value[0], error.message
+            if state.error:
+                item.status.error_code = state.error.code.value[0]
+                item.status.error_message = state.error.message
         return response
 
-    def metadata(self, request: GetModelMetadataRequest, _timeout_ms: int | None = None) -> GetModelMetadataResponse:
-        spec = _spec_of(request)
-        if not request.metadata_field:
-            raise invalid_argument("GetModelMetadataRequest must specify at least one metadata_field")
+    def metadata(self, request: pb.GetModelMetadataRequest, _timeout_ms: int | None) -> pb.GetModelMetadataResponse:
+        require(request.HasField("model_spec"), "Missing ModelSpec")
+        require(request.metadata_field, "GetModelMetadataRequest must specify at least one metadata_field")
         for field in request.metadata_field:
-            if field != "signature_def":
-                raise invalid_argument(f"Metadata field {field} is not supported")
-        response = GetModelMetadataResponse(model_spec=ModelSpec(name=spec.name))
-        with self.servable(spec) as (servable, version):
+            require(field == "signature_def", f"Metadata field {field} is not supported")
+        with self.servable(request.model_spec) as (servable, version):
+            response = pb.GetModelMetadataResponse(model_spec=pb.ModelSpec(name=request.model_spec.name))
             response.model_spec.version.value = version
-            response.metadata["signature_def"].Pack(SignatureDefMap(signature_def=servable.signatures))
-        return response
+            response.metadata["signature_def"].Pack(pb.SignatureDefMap(signature_def=servable.signatures))
+            return response
 
 
-def _spec_of(request: GetModelStatusRequest | GetModelMetadataRequest) -> ModelSpec:
-    if not request.HasField("model_spec"):
-        raise invalid_argument("Missing ModelSpec")
-    return request.model_spec
-
-
-def _platform(model: ModelConfig) -> str:
-    platform = model.model_platform or ("tensorflow" if model.model_type == _TENSORFLOW else "")
-    if not platform:
-        raise invalid_argument(
-            "Illegal setting neither ModelServerConfig::model_type (deprecated) nor ModelServerConfig::model_platform,"
-            f" model name is {model.name}"
-        )
+def _platform(model: pb.ModelConfig) -> str:
+    platform = model.model_platform or ("tensorflow" if model.model_type == 1 else "")  # 1: the deprecated TENSORFLOW
+    require(
+        platform,
+        "Illegal setting neither ModelServerConfig::model_type (deprecated) nor ModelServerConfig::model_platform,"
+        f" model name is {model.name}",
+    )
     return str(platform)
 
 
-def _policy(model: ModelConfig) -> Policy:
+def _watched(model: pb.ModelConfig) -> Model:
     policy = model.model_version_policy
-    match policy.WhichOneof("policy_choice"):
-        case "all":
-            return Policy(every=True)
-        case "specific":
-            return Policy(specific=frozenset(policy.specific.versions))
-        case _:
-            return Policy(latest=policy.latest.num_versions or 1)
+    return Model(
+        model.name,
+        model.base_path,
+        latest=policy.latest.num_versions or 1,
+        specific=frozenset(policy.specific.versions),
+        every=policy.HasField("all"),
+    )

@@ -10,51 +10,52 @@ import time
 from bisect import bisect_left
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 
-_LATENCY_BUCKETS = tuple(10 * 1.8**power for power in range(33))  # microseconds, 10 µs to about 25 minutes
+_LATENCY_BUCKETS = [10 * 1.8**power for power in range(33)]  # microseconds, 10 µs to about 25 minutes
+_LIMITS = [f"{bucket:g}" for bucket in _LATENCY_BUCKETS] + ["+Inf"]
 _lock = threading.Lock()
 
 
-@dataclass
 class Counter:
-    name: str
-    labels: tuple[str, ...] = ()
-    cells: dict[tuple[str, ...], int] = field(default_factory=dict)
     type = "counter"
 
-    def add(self, *labels: str, by: int = 1) -> None:
+    def __init__(self, name: str, *labels: str) -> None:
+        self.name = name
+        self._labels = labels
+        self._cells: dict[str, int] = {}
+
+    def add(self, *values: str, by: int = 1) -> None:
+        pairs = _pairs(self._labels, values)
         with _lock:
-            self.cells[labels] = self.cells.get(labels, 0) + by
+            self._cells[pairs] = self._cells.get(pairs, 0) + by
 
     def lines(self) -> Iterator[str]:
-        for labels, value in sorted(self.cells.items()):
-            yield f"{self.name}{{{_pairs(self.labels, labels)}}} {value}"
+        for pairs, value in sorted(self._cells.items()):
+            yield f"{self.name}{{{pairs}}} {value}"
 
 
-@dataclass
 class Histogram:
-    name: str
-    labels: tuple[str, ...] = ()
-    buckets: tuple[float, ...] = _LATENCY_BUCKETS
-    cells: dict[tuple[str, ...], list[int]] = field(default_factory=dict)
-    sums: dict[tuple[str, ...], int] = field(default_factory=dict)
     type = "histogram"
 
-    def observe(self, value: int, *labels: str) -> None:
+    def __init__(self, name: str, *labels: str) -> None:
+        self.name = name
+        self._labels = labels
+        self._cells: dict[str, list[int]] = {}
+        self._sums: dict[str, int] = {}
+
+    def observe(self, value: int, *values: str) -> None:
+        pairs = _pairs(self._labels, values)
         with _lock:
-            cell = self.cells.setdefault(labels, [0] * (len(self.buckets) + 1))
-            cell[bisect_left(self.buckets, value)] += 1
-            self.sums[labels] = self.sums.get(labels, 0) + value
+            self._cells.setdefault(pairs, [0] * len(_LIMITS))[bisect_left(_LATENCY_BUCKETS, value)] += 1
+            self._sums[pairs] = self._sums.get(pairs, 0) + value
 
     def lines(self) -> Iterator[str]:
-        limits = [f"{bucket:g}" for bucket in self.buckets] + ["+Inf"]
-        for labels, cell in sorted(self.cells.items()):
-            pairs, seen = _pairs(self.labels, labels), 0
-            for limit, count in zip(limits, cell, strict=True):
+        for pairs, cell in sorted(self._cells.items()):
+            seen = 0
+            for limit, count in zip(_LIMITS, cell, strict=True):
                 seen += count
-                yield f'{self.name}_bucket{{{pairs}{"," if pairs else ""}le="{limit}"}} {seen}'
-            yield f"{self.name}_sum{{{pairs}}} {self.sums[labels]}"
+                yield f'{self.name}_bucket{{{pairs},le="{limit}"}} {seen}'
+            yield f"{self.name}_sum{{{pairs}}} {self._sums[pairs]}"
             yield f"{self.name}_count{{{pairs}}} {seen}"
 
 
@@ -63,14 +64,16 @@ class Metrics:
 
     def __init__(self) -> None:
         serving, saved_model = ":tensorflow:serving", ":tensorflow:cc:saved_model"
-        self.load_attempts = Counter(f"{saved_model}:load_attempt_count", ("model_path", "status"))
-        self.load_latency = Counter(f"{saved_model}:load_latency", ("model_path",))
+        self.load_attempts = Counter(f"{saved_model}:load_attempt_count", "model_path", "status")
+        self.load_latency = Counter(f"{saved_model}:load_latency", "model_path")
         self.session_runs = Counter(":tensorflow:core:direct_session_runs")
-        self.warmup_latency = Histogram(f"{serving}:model_warmup_latency", ("model_path", "status"))
-        self.requests = Counter(f"{serving}:request_count", ("model_name", "status"))
-        self.request_latency = Histogram(f"{serving}:request_latency", ("model_name", "API", "entrypoint"))
-        self.runtime_latency = Histogram(f"{serving}:runtime_latency", ("model_name", "API", "runtime"))
-        self._never_touched = (
+        self.warmup_latency = Histogram(f"{serving}:model_warmup_latency", "model_path", "status")
+        self.requests = Counter(f"{serving}:request_count", "model_name", "status")
+        self.request_latency = Histogram(f"{serving}:request_latency", "model_name", "API", "entrypoint")
+        self.runtime_latency = Histogram(f"{serving}:runtime_latency", "model_name", "API", "runtime")
+        self._all = (
+            *(value for value in vars(self).values() if isinstance(value, Counter | Histogram)),
+            # Always there, and never touched by this server:
             Histogram(f"{serving}:batching_session:queuing_latency"),
             Counter(f"{serving}:batching_session:wrapped_run_count"),
             Counter(f"{serving}:request_example_count_total"),
@@ -87,16 +90,18 @@ class Metrics:
             status = "success"
         finally:
             self.load_attempts.add(path, status)
-            self.load_latency.add(path, by=int((time.monotonic() - start) * 1e6))
+            self.load_latency.add(path, by=micros_since(start))
 
     def page(self) -> str:
-        metrics = (*(value for value in vars(self).values() if isinstance(value, Counter | Histogram)), *self._never_touched)
         lines = []
         with _lock:
-            for metric in sorted(metrics, key=lambda metric: metric.name):
-                lines.append(f"# TYPE {metric.name} {metric.type}")
-                lines.extend(metric.lines())
+            for metric in sorted(self._all, key=lambda metric: metric.name):
+                lines += [f"# TYPE {metric.name} {metric.type}", *metric.lines()]
         return "\n".join(lines) + "\n"
+
+
+def micros_since(start: float) -> int:
+    return int((time.monotonic() - start) * 1e6)
 
 
 def _pairs(names: tuple[str, ...], values: tuple[str, ...]) -> str:

@@ -1,3 +1,5 @@
+# ruff: noqa: E402, F401, I001
+# mypy: implicit-reexport
 """The public messages of TensorFlow and TensorFlow Serving, without importing TensorFlow.
 
 Their generated modules live inside the `tensorflow` package, whose import runs all of TensorFlow's Python code
@@ -7,8 +9,6 @@ Their generated modules live inside the `tensorflow` package, whose import runs 
 
 import importlib.util
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 
@@ -16,76 +16,26 @@ _spec = importlib.util.find_spec("tensorflow")
 if _spec is None or _spec.origin is None:
     raise ImportError("the local model server needs the package tensorflow-cpu")
 TENSORFLOW_DIRECTORY = Path(_spec.origin).parent
+_bare = ModuleType("tensorflow")
+_bare.__path__ = [str(TENSORFLOW_DIRECTORY)]
+_real = sys.modules.setdefault("tensorflow", _bare)
 
+from tensorflow.core.framework.tensor_pb2 import TensorProto
+from tensorflow.core.framework.types_pb2 import DataType
+from tensorflow.core.protobuf.config_pb2 import ConfigProto, RunOptions
+from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef, SignatureDef
+from tensorflow_serving.apis.classification_pb2 import ClassificationRequest, ClassificationResponse
+from tensorflow_serving.apis.get_model_metadata_pb2 import GetModelMetadataRequest, GetModelMetadataResponse
+from tensorflow_serving.apis.get_model_metadata_pb2 import SignatureDefMap
+from tensorflow_serving.apis.get_model_status_pb2 import GetModelStatusRequest, GetModelStatusResponse
+from tensorflow_serving.apis.inference_pb2 import MultiInferenceRequest, MultiInferenceResponse
+from tensorflow_serving.apis.input_pb2 import Input
+from tensorflow_serving.apis.model_management_pb2 import ReloadConfigRequest, ReloadConfigResponse
+from tensorflow_serving.apis.model_pb2 import ModelSpec
+from tensorflow_serving.apis.predict_pb2 import PredictRequest, PredictResponse
+from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog
+from tensorflow_serving.apis.regression_pb2 import RegressionRequest, RegressionResponse
+from tensorflow_serving.config.model_server_config_pb2 import ModelConfig, ModelServerConfig
 
-@contextmanager
-def _bare_tensorflow_package() -> Iterator[None]:
-    if "tensorflow" in sys.modules:
-        yield
-        return
-    package = ModuleType("tensorflow")
-    package.__path__ = [str(TENSORFLOW_DIRECTORY)]
-    sys.modules["tensorflow"] = package
-    try:
-        yield
-    finally:
-        del sys.modules["tensorflow"]  # a later `import tensorflow` gets the real one
-
-
-with _bare_tensorflow_package():
-    from tensorflow.core.framework.tensor_pb2 import TensorProto
-    from tensorflow.core.protobuf.config_pb2 import ConfigProto, RunOptions
-    from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef, SignatureDef
-    from tensorflow_serving.apis.classification_pb2 import (
-        ClassificationRequest,
-        ClassificationResponse,
-        ClassificationResult,
-    )
-    from tensorflow_serving.apis.get_model_metadata_pb2 import (
-        GetModelMetadataRequest,
-        GetModelMetadataResponse,
-        SignatureDefMap,
-    )
-    from tensorflow_serving.apis.get_model_status_pb2 import (
-        GetModelStatusRequest,
-        GetModelStatusResponse,
-    )
-    from tensorflow_serving.apis.inference_pb2 import MultiInferenceRequest, MultiInferenceResponse
-    from tensorflow_serving.apis.input_pb2 import Input
-    from tensorflow_serving.apis.model_management_pb2 import ReloadConfigRequest, ReloadConfigResponse
-    from tensorflow_serving.apis.model_pb2 import ModelSpec
-    from tensorflow_serving.apis.predict_pb2 import PredictRequest, PredictResponse
-    from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog
-    from tensorflow_serving.apis.regression_pb2 import RegressionRequest, RegressionResponse, RegressionResult
-    from tensorflow_serving.config.model_server_config_pb2 import ModelConfig, ModelServerConfig
-
-__all__ = [
-    "TENSORFLOW_DIRECTORY",
-    "ClassificationRequest",
-    "ClassificationResponse",
-    "ClassificationResult",
-    "ConfigProto",
-    "GetModelMetadataRequest",
-    "GetModelMetadataResponse",
-    "GetModelStatusRequest",
-    "GetModelStatusResponse",
-    "Input",
-    "MetaGraphDef",
-    "ModelConfig",
-    "ModelServerConfig",
-    "ModelSpec",
-    "MultiInferenceRequest",
-    "MultiInferenceResponse",
-    "PredictRequest",
-    "PredictResponse",
-    "PredictionLog",
-    "RegressionRequest",
-    "RegressionResponse",
-    "RegressionResult",
-    "ReloadConfigRequest",
-    "ReloadConfigResponse",
-    "RunOptions",
-    "SignatureDef",
-    "SignatureDefMap",
-    "TensorProto",
-]
+if _real is _bare:
+    del sys.modules["tensorflow"]  # a later `import tensorflow` gets the real one

@@ -8,31 +8,28 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
 from deploy.local.model_server import logs, runtime, textproto
+from deploy.local.model_server import protos as pb
 from deploy.local.model_server.core import Core
 from deploy.local.model_server.flags import BadFlagError, Options, usage
 from deploy.local.model_server.metrics import Metrics
 from deploy.local.model_server.monitoring import MonitoringServer
-from deploy.local.model_server.protos import ConfigProto, ModelServerConfig
 from deploy.local.model_server.servable import Servable
 from deploy.local.model_server.services import Services, start_server
 from deploy.local.model_server.source import Source
-from deploy.local.model_server.status import StatusError, invalid_argument
-from deploy.local.model_server.versions import Id, Manager, Retries
+from deploy.local.model_server.status import StatusError, require
+from deploy.local.model_server.versions import Id, Manager
+from deploy.local.model_server.warmup import warm_up
 
-_SERVER = "tensorflow_serving/model_servers/server.cc"
 _PROGRAM = "tandem model-server"
-_NOTICE = (
-    "This is Tandem's local model server over TensorFlow {version}, not the stock TensorFlow Serving image:"
-    " no batching, no REST prediction API, no TLS, no profiler."
-)
 
 
 def run(argv: Sequence[str]) -> int:
+    """Serve for good; returns or exits only if there is nothing to serve."""
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_DFL)
     try:
@@ -54,109 +51,87 @@ def run(argv: Sequence[str]) -> int:
 
 
 def _serve(options: Options) -> NoReturn:
-    addresses = _grpc_addresses(options)
-    config = _model_config(options)
-    if options.text("batching_parameters_file") and not options.on("enable_batching"):
-        raise invalid_argument(
-            "server_options.batching_parameters_file is set without setting server_options.enable_batching to true."
-        )
-    session_config = _session_config(options)
-    page = textproto.metrics_path(options.text("monitoring_config_file"))
-    logs.tf("W", f"{_SERVER}:0", _NOTICE.format(version=runtime.version()))
+    logs.warning(
+        "server.cc:1",
+        f"This is Tandem's local model server over TensorFlow {runtime.version()}, not the stock TensorFlow Serving"
+        " image: no batching, no REST prediction API, no TLS, no profiler.",
+    )
     if ignored := options.without_effect():
-        flags = ", ".join(f"--{name}" for name in ignored)
-        logs.tf("W", f"{_SERVER}:0", f"Flags without effect on Tandem's local model server: {flags}")
+        logs.warning("server.cc:1", f"Flags without effect on Tandem's local model server: {', '.join(ignored)}")
+    addresses = _addresses(options)
+    config = _model_config(options)
+    require(
+        options.on("enable_batching") or not options.text("batching_parameters_file"),
+        "server_options.batching_parameters_file is set without setting server_options.enable_batching to true.",
+    )
+    page = textproto.metrics_path(options.text("monitoring_config_file"))
 
     metrics = Metrics()
-    manager: Manager[Servable] = Manager(
-        _loader(options, session_config, metrics),
-        Retries(options.number("max_num_load_retries"), options.number("load_retry_interval_micros") / 1e6),
+    manager = Manager(
+        _loader(options, metrics),
+        options.number("max_num_load_retries"),
+        options.number("load_retry_interval_micros") / 1e6,
         options.number("num_load_threads"),
         options.number("num_unload_threads"),
     )
     source = Source(manager.aspire, options.number("file_system_poll_wait_seconds"))
     core = Core(manager, source, options.on("allow_version_labels_for_unavailable_models"))
-    manager.start()
     core.reload(config)
     manager.end_initial_load()
 
     for _ in addresses:
-        logs.tf("I", f"{_SERVER}:121", "Using InsecureServerCredentials")
+        logs.info("server.cc:121", "Using InsecureServerCredentials")
     if options.on("enable_profiler"):
-        logs.tf("I", f"{_SERVER}:390", "Profiler service is enabled")
+        logs.info("server.cc:390", "Profiler service is enabled")
     services = Services(core, metrics, options.on("enable_grpc_healthcheck_service"))
-    server = start_server(
-        services,
-        list(addresses.values()),
-        options.number("grpc_max_threads"),
-        options.text("grpc_channel_arguments"),
-    )
+    max_calls, arguments = options.number("grpc_max_threads"), options.text("grpc_channel_arguments")
+    server = start_server(services, addresses.values(), max_calls, arguments)
     for place in addresses:
-        logs.tf("I", f"{_SERVER}:425", f"Running gRPC ModelServer at {place} ...")
+        logs.info("server.cc:425", f"Running gRPC ModelServer at {place} ...")
     _start_monitoring(options, page, metrics)
     if (seconds := options.number("model_config_file_poll_wait_seconds")) > 0:
-        _poll_config(options.text("model_config_file"), core, seconds)
+        file = options.text("model_config_file")
+        threading.Thread(target=_poll_config, args=(file, core, seconds), name="config_poll", daemon=True).start()
     while True:
         server.wait_for_termination()
 
 
-def _grpc_addresses(options: Options) -> dict[str, str]:
+def _addresses(options: Options) -> dict[str, str]:
     """What to listen on, by its name in the log."""
-    port, socket = options.number("port"), options.text("grpc_socket_path")
-    if not port and not socket:
-        raise invalid_argument(
-            "At least one of server_options.grpc_port or server_options.grpc_socket_path must be set."
-        )
-    addresses = {}
-    if port:
-        addresses[f"0.0.0.0:{port}"] = f"0.0.0.0:{port}"
-    if socket:
-        addresses[f"UNIX socket {socket}"] = f"unix:{socket}"
-    return addresses
+    port, path = options.number("port"), options.text("grpc_socket_path")
+    require(port or path, "At least one of server_options.grpc_port or server_options.grpc_socket_path must be set.")
+    tcp = {f"0.0.0.0:{port}": f"0.0.0.0:{port}"} if port else {}
+    return tcp | ({f"UNIX socket {path}": f"unix:{path}"} if path else {})
 
 
-def _model_config(options: Options) -> ModelServerConfig:
-    file, base_path, name = (options.text(flag) for flag in ("model_config_file", "model_base_path", "model_name"))
+def _model_config(options: Options) -> pb.ModelServerConfig:
+    file, name, base_path = (options.text(flag) for flag in ("model_config_file", "model_name", "model_base_path"))
     if file:
-        return textproto.read(file, ModelServerConfig())
-    if not base_path:
-        raise invalid_argument(
-            "Both server_options.model_base_path and server_options.model_config_file are empty!"
-        )
-    logs.tf(
-        "I",
-        f"{_SERVER}:77",
-        f"Building single TensorFlow model file config:  model_name: {name} model_base_path: {base_path}",
-    )
-    config = ModelServerConfig()
+        return textproto.read(file, pb.ModelServerConfig())
+    require(base_path, "Both server_options.model_base_path and server_options.model_config_file are empty!")
+    chosen = f" model_name: {name} model_base_path: {base_path}"
+    logs.info("server.cc:77", f"Building single TensorFlow model file config: {chosen}")
+    config = pb.ModelServerConfig()
     config.model_config_list.config.add(name=name, base_path=base_path, model_platform="tensorflow")
     return config
 
 
-def _session_config(options: Options) -> bytes:
-    file = options.text("tensorflow_session_config_file")
-    config = textproto.read(file, ConfigProto()) if file else ConfigProto()
-    both = options.number("tensorflow_session_parallelism")
-    if intra := options.number("tensorflow_intra_op_parallelism") or both:
-        config.intra_op_parallelism_threads = intra
-    if inter := options.number("tensorflow_inter_op_parallelism") or both:
-        config.inter_op_parallelism_threads = inter
+def _loader(options: Options, metrics: Metrics) -> Callable[[Id, Path], Servable]:
+    file, parallelism = options.text("tensorflow_session_config_file"), options.number("tensorflow_session_parallelism")
+    config = textproto.read(file, pb.ConfigProto()) if file else pb.ConfigProto()
     config.allow_soft_placement = True
-    return bytes(config.SerializeToString())
-
-
-def _loader(options: Options, session_config: bytes, metrics: Metrics):  # type: ignore[no-untyped-def]
-    tags = options.text("saved_model_tags").split(",")
-    iterations = max(1, options.number("num_request_iterations_for_warmup"))
+    if intra := options.number("tensorflow_intra_op_parallelism") or parallelism:
+        config.intra_op_parallelism_threads = intra
+    if inter := options.number("tensorflow_inter_op_parallelism") or parallelism:
+        config.inter_op_parallelism_threads = inter
+    tags, as_content = options.text("saved_model_tags"), options.on("enable_serialization_as_tensor_content")
 
     def load(id_: Id, path: Path) -> Servable:
         with metrics.load_attempt(str(path)):
-            session = runtime.Session(path, tags, session_config)
-        servable = Servable(
-            id_.version, session, metrics, options.on("enable_serialization_as_tensor_content")
-        )
+            session = runtime.Session(path, tags.split(","), config.SerializeToString())
+        servable = Servable(id_.version, session, metrics, as_content)
         if options.on("enable_model_warmup"):
-            servable.warm_up(path, iterations)
+            warm_up(servable, path, max(1, options.number("num_request_iterations_for_warmup")), metrics)
         return servable
 
     return load
@@ -167,38 +142,28 @@ def _start_monitoring(options: Options, page: str | None, metrics: Metrics) -> N
     if not port:
         return
     if port == options.number("port"):
-        logs.tf(
-            "E",
-            f"{_SERVER}:451",
-            "server_options.http_port cannot be same as grpc_port. Please use a different port for HTTP/REST API."
-            " Skipped exporting HTTP/REST API.",
-        )
+        text = "server_options.http_port cannot be same as grpc_port. Please use a different port for HTTP/REST API."
+        logs.error("server.cc:451", f"{text} Skipped exporting HTTP/REST API.")
         return
     try:
-        monitoring = MonitoringServer(port, page, metrics)
+        MonitoringServer(port, page, metrics).serve_in_background()
+        logs.info("server.cc:446", f"Exporting HTTP/REST API at:localhost:{port} ...")
     except OSError:
-        logs.net("evhttp_server.cc", 234, f"Couldn't bind to port {port}")
-        logs.tf("E", f"{_SERVER}:448", f"Failed to start HTTP Server at localhost:{port}")
-        return
-    monitoring.serve_in_background()
-    logs.tf("I", f"{_SERVER}:446", f"Exporting HTTP/REST API at:localhost:{port} ...")
+        logs.net("evhttp_server.cc:234", f"Couldn't bind to port {port}")
+        logs.error("server.cc:448", f"Failed to start HTTP Server at localhost:{port}")
 
 
 def _poll_config(file: str, core: Core, seconds: int) -> None:
     """Read the model configuration again and again; a bad one is logged each time and changes nothing."""
-
-    def poll() -> None:
-        pause = threading.Event()
-        while True:
+    while True:
+        try:
+            config = textproto.read(file, pb.ModelServerConfig())
+        except StatusError as error:
+            logs.error("server.cc:167", f"Failed to read ModelServerConfig file: {error.message}")
+        else:
             try:
-                config = textproto.read(file, ModelServerConfig())
-                try:
-                    core.reload(config)
-                except StatusError as error:
-                    message = f"PollFilesystemAndReloadConfig failed to ReloadConfig: {error.message}"
-                    logs.tf("E", f"{_SERVER}:174", message)
+                core.reload(config)
             except StatusError as error:
-                logs.tf("E", f"{_SERVER}:167", f"Failed to read ModelServerConfig file: {error.message}")
-            pause.wait(seconds)
-
-    threading.Thread(target=poll, name="config_poll", daemon=True).start()
+                text = f"PollFilesystemAndReloadConfig failed to ReloadConfig: {error.message}"
+                logs.error("server.cc:174", text)
+        threading.Event().wait(seconds)

@@ -1,29 +1,22 @@
-"""TensorFlow's Status as an exception: a canonical code and a message.
+"""TensorFlow's Status as an exception: a canonical code (gRPC has the same ones) and a message."""
 
-The codes are gRPC's own, so that a service hands them on unchanged (S: tensorflow_serving/util/status_util.cc, `ToGRPCStatus`).
-"""
+from grpc import StatusCode
 
-import grpc
-
-Code = grpc.StatusCode
-_BY_NUMBER = {code.value[0]: code for code in Code}
+_BY_NUMBER = {code.value[0]: code for code in StatusCode}
 
 
 class StatusError(Exception):
     """A failed call; prints as TensorFlow's `Status::ToString` does: `NOT_FOUND: no such thing`."""
 
-    def __init__(self, code: Code, message: str) -> None:
+    def __init__(self, code: StatusCode | int, message: str) -> None:
         super().__init__(message)
-        self.code = code
+        self.code = _BY_NUMBER.get(code, StatusCode.UNKNOWN) if isinstance(code, int) else code
         self.message = message
 
     def __str__(self) -> str:
         return f"{self.code.name}: {self.message}"
 
 
-def from_number(code: int, message: str) -> StatusError:
-    return StatusError(_BY_NUMBER.get(code, Code.UNKNOWN), message)
-
-
-def invalid_argument(message: str) -> StatusError:
-    return StatusError(Code.INVALID_ARGUMENT, message)
+def require(condition: object, message: str, code: StatusCode = StatusCode.INVALID_ARGUMENT) -> None:
+    if not condition:
+        raise StatusError(code, message)

@@ -55,14 +55,17 @@ def models_config(manifest: Manifest, bundle: str) -> str:
 def pack(source: Path, target: Path) -> str:
     """Write the bundle of `source` to `target` (.tar.gz) and return its SHA-256 in hex. Raises BundleError."""
     manifest = build(source)
-    with target.open("wb") as file, gzip.GzipFile("", "wb", 6, file, mtime=0) as zipped:
-        with tarfile.open(fileobj=zipped, mode="w", format=tarfile.PAX_FORMAT) as archive:
-            _add(archive, "bundle.toml", (source / "bundle.toml").read_bytes())
-            _add(archive, "tfs/models.config", models_config(manifest, f"{ALLOC}/bundle").encode())
-            for model in sorted(manifest.models, key=lambda model: model.name):
-                top = _saved_model(source, model).parent
-                for path in sorted(path for path in top.rglob("*") if path.is_file()):
-                    _add_file(archive, path.relative_to(source).as_posix(), path)
+    with (
+        target.open("wb") as file,
+        gzip.GzipFile("", "wb", 6, file, mtime=0) as zipped,
+        tarfile.open(fileobj=zipped, mode="w", format=tarfile.PAX_FORMAT) as archive,
+    ):
+        _add(archive, "bundle.toml", (source / "bundle.toml").read_bytes())
+        _add(archive, "tfs/models.config", models_config(manifest, f"{ALLOC}/bundle").encode())
+        for model in sorted(manifest.models, key=lambda model: model.name):
+            top = _saved_model(source, model).parent
+            for path in sorted(path for path in top.rglob("*") if path.is_file()):
+                _add_file(archive, path.relative_to(source).as_posix(), path)
     with target.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

@@ -1,0 +1,212 @@
+"""Coalescing: many requests, one call, and each gets what it would have got alone."""
+
+import asyncio
+from collections.abc import Mapping
+
+import numpy as np
+import pytest
+from grpc import StatusCode
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from adapter.errors import CallFailed
+from adapter.inference import coalesce
+from adapter.inference.coalesce import Coalescer, Prediction
+from adapter.inference.tensor import FLOAT, Tensor
+
+BAD = np.float32(-1e9)
+
+
+class Model:
+    """y = x / 2 + 2 row by row. Each call waits for `gate`; a row holding BAD refuses the whole call."""
+
+    def __init__(self) -> None:
+        self.calls: list[int] = []
+        self.gate = asyncio.Event()
+        self.called = asyncio.Event()
+
+    async def __call__(self, inputs: Mapping[str, Tensor], deadline: float) -> Prediction:
+        x = inputs["x"].data
+        self.calls.append(len(x))
+        self.called.set()
+        async with asyncio.timeout_at(deadline):
+            await self.gate.wait()
+        if (x == BAD).any():
+            raise CallFailed(StatusCode.INVALID_ARGUMENT, "bad row")
+        return Prediction({"y": Tensor(FLOAT, x * np.float32(0.5) + np.float32(2))}, 1)
+
+
+def rows(*values: float) -> dict[str, Tensor]:
+    return {"x": Tensor(FLOAT, np.array([[value] for value in values], np.float32))}
+
+
+def answer(prediction: Prediction) -> list[float]:
+    values: list[float] = prediction.outputs["y"].data[:, 0].tolist()
+    return values
+
+
+def soon(seconds: float = 10) -> float:
+    return asyncio.get_running_loop().time() + seconds
+
+
+async def first_call_in_flight(coalescer: Coalescer, model: Model) -> asyncio.Task[Prediction]:
+    task = asyncio.create_task(coalescer.predict("k", rows(0), soon(), model))
+    await model.called.wait()
+    return task
+
+
+async def arrived(coalescer: Coalescer, waiting: int) -> None:
+    """Until so many requests wait in the only lane."""
+    while sum(len(lane.waiting) for lane in coalescer._lanes.values()) != waiting:
+        await asyncio.sleep(0)
+
+
+async def test_a_request_that_finds_its_lane_idle_goes_out_at_once_and_alone() -> None:
+    model = Model()
+    model.gate.set()
+    assert answer(await Coalescer().predict("k", rows(1, 2), soon(), model)) == [2.5, 3.0]
+    assert model.calls == [2]
+
+
+async def test_those_that_arrive_during_a_call_leave_together_when_it_returns() -> None:
+    coalescer, model = Coalescer(), Model()
+    first = await first_call_in_flight(coalescer, model)
+    others = [asyncio.create_task(coalescer.predict("k", rows(i, i), soon(), model)) for i in (2, 4, 6)]
+    await arrived(coalescer, 3)
+    model.gate.set()
+    assert answer(await first) == [2.0]
+    assert [answer(p) for p in await asyncio.gather(*others)] == [[3.0, 3.0], [4.0, 4.0], [5.0, 5.0]]
+    assert model.calls == [1, 6]
+
+
+async def test_requests_of_other_keys_or_inner_shapes_never_share_a_call() -> None:
+    coalescer, model = Coalescer(), Model()
+    first = await first_call_in_flight(coalescer, model)
+    wide = {"x": Tensor(FLOAT, np.zeros((1, 3), np.float32))}
+    others = [
+        asyncio.create_task(coalescer.predict("other", rows(2), soon(), model)),
+        asyncio.create_task(coalescer.predict("k", wide, soon(), model)),
+    ]
+    model.gate.set()
+    await asyncio.gather(first, *others)
+    assert model.calls == [1, 1, 1]
+
+
+async def test_nobody_pays_for_a_strangers_bad_row() -> None:
+    coalescer, model = Coalescer(), Model()
+    first = await first_call_in_flight(coalescer, model)
+    good = asyncio.create_task(coalescer.predict("k", rows(2), soon(), model))
+    bad = asyncio.create_task(coalescer.predict("k", rows(float(BAD)), soon(), model))
+    await arrived(coalescer, 2)
+    model.gate.set()
+    await first
+    assert answer(await good) == [3.0]
+    with pytest.raises(CallFailed, match="bad row"):
+        await bad
+    assert model.calls == [1, 2, 1, 1]
+
+
+async def test_one_that_gives_up_leaves_the_others_answers_whole() -> None:
+    coalescer, model = Coalescer(), Model()
+    first = await first_call_in_flight(coalescer, model)
+    leaving = asyncio.create_task(coalescer.predict("k", rows(8), soon(), model))
+    staying = asyncio.create_task(coalescer.predict("k", rows(2), soon(), model))
+    await arrived(coalescer, 2)
+    leaving.cancel()
+    model.gate.set()
+    await first
+    assert answer(await staying) == [3.0]
+    assert model.calls == [1, 1]
+
+
+async def test_a_deadline_of_ones_own_is_kept_while_waiting() -> None:
+    coalescer, model = Coalescer(), Model()
+    first = await first_call_in_flight(coalescer, model)
+    with pytest.raises(CallFailed) as caught:
+        await coalescer.predict("k", rows(2), soon(0.01), model)
+    assert caught.value.code is StatusCode.DEADLINE_EXCEEDED
+    model.gate.set()
+    assert answer(await first) == [2.0]
+
+
+async def test_the_head_of_a_lane_does_not_wait_for_a_slow_call_beyond_its_age() -> None:
+    coalescer, model = Coalescer(), Model()
+    first = await first_call_in_flight(coalescer, model)
+    model.called.clear()
+    second = asyncio.create_task(coalescer.predict("k", rows(2), soon(), model))
+    await model.called.wait()  # though the first is still in flight
+    assert not first.done()
+    model.gate.set()
+    assert answer(await second) == [3.0]
+    await first
+
+
+async def test_a_batch_never_exceeds_the_bound_of_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(coalesce, "MAX_ROWS", 4)
+    coalescer, model = Coalescer(), Model()
+    first = await first_call_in_flight(coalescer, model)
+    others = [asyncio.create_task(coalescer.predict("k", rows(i, i, i), soon(), model)) for i in range(3)]
+    await arrived(coalescer, 3)
+    model.gate.set()
+    await asyncio.gather(first, *others)
+    assert model.calls == [1, 3, 3, 3]
+
+
+async def test_an_output_without_the_batch_dimension_is_asked_for_one_by_one() -> None:
+    gate, called, calls = asyncio.Event(), asyncio.Event(), []
+
+    async def summing(inputs: Mapping[str, Tensor], deadline: float) -> Prediction:
+        calls.append(len(inputs["x"].data))
+        called.set()
+        await gate.wait()
+        return Prediction({"s": Tensor(FLOAT, inputs["x"].data.sum())}, 1)
+
+    coalescer = Coalescer()
+    first = asyncio.create_task(coalescer.predict("k", rows(1), soon(), summing))
+    await called.wait()
+    others = [asyncio.create_task(coalescer.predict("k", rows(i), soon(), summing)) for i in (2, 3)]
+    await arrived(coalescer, 2)
+    gate.set()
+    assert [p.outputs["s"].data for p in await asyncio.gather(first, *others)] == [1, 2, 3]
+    assert calls == [1, 2, 1, 1]
+
+
+request = st.tuples(
+    st.lists(st.floats(-1e6, 1e6, width=32), min_size=1, max_size=5),
+    st.sampled_from(["good", "good", "good", "bad", "cancelled"]),
+    st.integers(0, 3),
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(request, min_size=1, max_size=20))
+def test_under_random_arrival_failures_and_cancellations_every_answer_is_its_own_bit_for_bit(
+    requests: list[tuple[list[float], str, int]],
+) -> None:
+    async def play() -> None:
+        coalescer, model = Coalescer(), Model()
+        tasks = []
+        for values, fate, pause in requests:
+            inputs = rows(*values, float(BAD)) if fate == "bad" else rows(*values)
+            tasks.append(asyncio.create_task(coalescer.predict("k", inputs, soon(), model)))
+            for _ in range(pause):
+                await asyncio.sleep(0)
+            if fate == "cancelled":
+                tasks[-1].cancel()
+            if pause == 3:
+                model.gate.set()
+        model.gate.set()
+        answers = await asyncio.gather(*tasks, return_exceptions=True)
+        for (values, fate, _), got in zip(requests, answers, strict=True):
+            if fate == "good":
+                assert isinstance(got, Prediction), got
+                expected = np.array(values, np.float32) * np.float32(0.5) + np.float32(2)
+                assert got.outputs["y"].data[:, 0].tobytes() == expected.tobytes()
+            elif fate == "bad":
+                assert isinstance(got, CallFailed)
+                assert got.code is StatusCode.INVALID_ARGUMENT
+            else:
+                assert isinstance(got, asyncio.CancelledError | Prediction)
+        assert not coalescer._lanes, "a lane that nobody uses is left behind"
+
+    asyncio.run(play())

@@ -4,6 +4,7 @@ import asyncio
 import itertools
 import re
 import secrets
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
@@ -24,7 +25,7 @@ class Exchange:
     """A request on its way through the house.
 
     `route` is the template that metrics and logs name; `attributes` goes into the access record.
-    `deadline` is in the event loop's time: the client's (`X-Request-Timeout` in seconds, or gRPC's `grpc-timeout`),
+    `started` is `time.perf_counter()`; `deadline` is in the event loop's time (uvloop counts milliseconds): the client's (`X-Request-Timeout` in seconds, or gRPC's `grpc-timeout`),
     never later than the service's own.
     """
 
@@ -32,17 +33,19 @@ class Exchange:
 
     def __init__(self, request: web.BaseRequest, settings: Settings) -> None:
         self.request = request
-        self.started = asyncio.get_running_loop().time()
+        now = asyncio.get_running_loop().time()
+        self.started = time.perf_counter()
         self.route = "other"
         self.attributes: dict[str, Any] = {}
         headers = request.headers
         given = headers.get("X-Request-Id", "")
         self.request_id = given if _REQUEST_ID.fullmatch(given) else f"{_PREFIX}-{next(_COUNTER):x}"
-        self.deadline = self.started + settings.request_timeout
+        self.deadline = now + settings.request_timeout
 
     def honour_timeout(self) -> None:
         """Take the client's deadline where it is sooner. Raises Refused (400) when it cannot be read."""
         headers = self.request.headers
+        now = asyncio.get_running_loop().time()
         seconds = headers.get("X-Request-Timeout")
         if seconds is not None:
             try:
@@ -51,13 +54,13 @@ class Exchange:
                 limit = -1.0
             if not 0 < limit < 1e6:
                 raise Refused(400, f"X-Request-Timeout: expected seconds above 0, found {seconds[:32]!r}")
-            self.deadline = min(self.deadline, self.started + limit)
+            self.deadline = min(self.deadline, now + limit)
         grpc = headers.get("grpc-timeout")
         if grpc is not None:
             match = _GRPC_TIMEOUT.fullmatch(grpc)
             if match is None:
                 raise Refused(400, f"grpc-timeout: expected digits and a unit (H M S m u n), found {grpc[:32]!r}")
-            self.deadline = min(self.deadline, self.started + int(match[1]) * _GRPC_UNITS[match[2]])
+            self.deadline = min(self.deadline, now + int(match[1]) * _GRPC_UNITS[match[2]])
 
 
 Handler = Callable[[Exchange], Awaitable[web.StreamResponse]]

@@ -7,6 +7,7 @@ one slot is kept for the group's own questions (`ask`), which must never stand i
 
 import asyncio
 import random
+import time
 from collections.abc import Callable
 from typing import Protocol
 
@@ -116,16 +117,17 @@ class Connection:
         stub = self._stubs[path]
         observe = CALL_SECONDS[path]
         for attempt in range(ATTEMPTS):
-            started = loop.time()
-            if started >= deadline:
+            left = deadline - loop.time()
+            if left <= 0:
                 break
+            started = time.perf_counter()
             try:
-                answer: bytes = await stub(request, timeout=deadline - started)
+                answer: bytes = await stub(request, timeout=left)
             except grpc.aio.AioRpcError as error:
-                observe(error.code().name, loop.time() - started)
+                observe(error.code().name, time.perf_counter() - started)
                 failure = _failure(error)
             else:
-                observe("OK", loop.time() - started)
+                observe("OK", time.perf_counter() - started)
                 self._budget = min(BUDGET_TOKENS, self._budget + BUDGET_PER_SUCCESS)
                 return answer
             if failure.code is not grpc.StatusCode.UNAVAILABLE:

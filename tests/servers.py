@@ -41,6 +41,7 @@ class ModelServer:
         self.directory = Path(tempfile.mkdtemp(prefix="tandem-"))  # short: a socket's path has at most 107 bytes
         self.socket = self.directory / "tfs.sock"
         self.timeout = timeout
+        self.rest_port = 0  # whoever gives --rest_api_port may note it here
         self.lines: list[str] = []
         self._ready = ready
         self._env = dict(env or {})

@@ -61,7 +61,7 @@ class Core:
     def _checked_labels(self, models: Sequence[pb.ModelConfig]) -> dict[str, dict[str, int]]:
         """A label may name an available version only; a label not yet in use may, if so configured, name any."""
         for model in models:
-            for label, version in model.version_labels.items():
+            for label, version in sorted(model.version_labels.items()):
                 moves = self._labels.get(model.name, {}).get(label, version) != version
                 require(
                     self._manager.available(model.name, version) or (self._labels_for_unavailable and not moves),

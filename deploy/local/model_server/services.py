@@ -19,6 +19,7 @@ from deploy.local.model_server.servable import Servable
 from deploy.local.model_server.status import StatusError, require
 
 _MAX_MESSAGE = 1024  # S: util/status_util.cc
+_FOREVER = 365 * 86_400.0
 _PREDICTION, _MODEL = "/tensorflow.serving.PredictionService/", "/tensorflow.serving.ModelService/"
 _Call = Callable[[Any, int | None], Any]
 
@@ -90,9 +91,10 @@ def _handler(message: Any, call: _Call) -> grpc.RpcMethodHandler:
             request = message.FromString(data)
         except DecodeError:
             context.abort(grpc.StatusCode.INTERNAL, "")
-        seconds = context.time_remaining()
+        left = context.time_remaining()
+        no_deadline = left is None or left > _FOREVER  # grpcio says it with None or with millions of years
         try:
-            response = call(request, None if seconds is None else max(1, int(seconds * 1000)))
+            response = call(request, None if no_deadline else max(1, int(left * 1000)))
         except StatusError as error:
             text = error.message
             context.abort(error.code, text if len(text) <= _MAX_MESSAGE else f"{text[:_MAX_MESSAGE]}...TRUNCATED")

@@ -1,0 +1,71 @@
+"""`/v1` is TensorFlow Serving's own REST API: every recorded request gets the recorded status, and the same values."""
+
+import base64
+import json
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.adapters import Adapter, Answer
+from tests.golden.conftest import DATA
+from tests.servers import ModelServer
+
+CASES = json.loads((DATA / "rest_cases.json").read_text())
+
+# Off /v1, where TensorFlow Serving has libevent's own pages, the contract's problem documents stand.
+OURS = {"root", "v1", "options_root", "v2", "metrics_query"}
+
+
+def content(body: Any) -> bytes:
+    """A recorded body: text, bytes in base64, or none."""
+    if isinstance(body, dict):
+        return base64.b64decode(body["b64"])
+    return (body or "").encode()
+
+
+@pytest.fixture(scope="module")
+def adapter(model_server: ModelServer) -> Iterator[Adapter]:
+    with Adapter(tfs_grpc=model_server.target) as running:
+        yield running.ready()
+
+
+def answer_to(case: dict[str, Any], adapter: Adapter) -> Answer:
+    request = case["request"]
+    return adapter.request(request["method"], request["path"], content(request["body"]), request["headers"])
+
+
+def same(ours: Any, theirs: Any) -> bool:
+    """Equal JSON values; NaN equals NaN, and an integer is no float."""
+    if isinstance(theirs, float):
+        return isinstance(ours, float) and (ours == theirs or (math.isnan(ours) and math.isnan(theirs)))
+    if isinstance(theirs, list):
+        return isinstance(ours, list) and len(ours) == len(theirs) and all(map(same, ours, theirs))
+    if isinstance(theirs, dict):
+        return isinstance(ours, dict) and ours.keys() == theirs.keys() and all(same(ours[k], theirs[k]) for k in theirs)
+    return type(ours) is type(theirs) and ours == theirs
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if case["id"] not in OURS], ids=lambda case: case["id"])
+def test_a_recorded_request_gets_the_recorded_status_and_values(case: dict[str, Any], adapter: Adapter) -> None:
+    status = int(case["response"]["status_line"].split()[1])
+    body = content(case["response"]["body"])
+    answer = answer_to(case, adapter)
+    assert answer.status == status, answer.body
+    if case["request"]["method"] == "HEAD":
+        assert answer.body == b""
+    elif status == 200 and body:
+        assert answer.headers["content-type"] == "application/json"
+        assert same(answer.json, json.loads(body.decode("utf-8", "replace"))), answer.body
+    elif status != 200 and case["request"]["method"] != "OPTIONS":
+        assert list(answer.json) == ["error"]
+        assert answer.json["error"]
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if case["id"] in OURS], ids=lambda case: case["id"])
+def test_off_v1_errors_are_problem_documents(case: dict[str, Any], adapter: Adapter) -> None:
+    answer = answer_to(case, adapter)
+    assert answer.status == 404
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert answer.json["status"] == 404

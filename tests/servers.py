@@ -43,8 +43,8 @@ class ModelServer:
         self.timeout = timeout
         self.rest_port = 0  # whoever gives --rest_api_port may note it here
         self.lines: list[str] = []
-        self._ready = ready
-        self._env = dict(env or {})
+        self.ready = ready
+        self.env = dict(env or {})
         self._command = list(command)
         self._more = threading.Condition()
         self._ended = False
@@ -60,20 +60,21 @@ class ModelServer:
     def start(self) -> None:
         """Start the process; again, too, after a `kill`: over the socket file that the dead one left."""
         self._ended = False
+        before = len(self.lines)
         self.process = subprocess.Popen(
             [*self._command, *self._own_flags(), *self.flags],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
             errors="replace",
-            env={**os.environ, **self._env},
+            env={**os.environ, **self.env},
             cwd=Path(__file__).parent.parent,
         )
         self._reader = threading.Thread(target=self._read, args=(self.process,), daemon=True)
         self._reader.start()
-        if self._ready:
+        if self.ready:
             try:
-                self.wait_for(self._ready)
+                self.wait_for(self.ready, after=before)
             except BaseException:
                 self.kill()
                 raise

@@ -41,7 +41,7 @@ def run(argv: Sequence[str]) -> int:
         print(f"TensorFlow ModelServer: 2.19.1 ({_PROGRAM})\nTensorFlow Library: {runtime.version()}")
         return 0
     if options.unknown:
-        sys.stdout.write(f"unknown argument: {options.unknown[0]}\n{usage(_PROGRAM)}")
+        print(f"unknown argument: {options.unknown[0]}\n{usage(_PROGRAM)}", end="", flush=True)
     try:
         _serve(options)
     except StatusError as error:

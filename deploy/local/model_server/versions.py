@@ -22,8 +22,6 @@ from grpc import StatusCode
 from deploy.local.model_server import logs
 from deploy.local.model_server.status import StatusError
 
-_MANAGE_SECONDS = 0.1  # S: AspiredVersionsManager::Options::manage_state_interval_micros
-
 
 class State(IntEnum):
     """GetModelStatus' states, with its numbers."""
@@ -101,6 +99,11 @@ class Manager(Generic[T]):
         found = (item for item in self.states(name) if item.state is State.AVAILABLE)
         return next((item for item in found if version in (None, item.id.version)), None)
 
+    def wait_until(self, condition: Callable[[], bool]) -> None:
+        """Wait for something about the versions to become true."""
+        with self._changed:
+            self._changed.wait_for(condition)
+
     def wait_until_available(self, names: Collection[str]) -> None:
         """Wait until each model has an available version; raise once one has none left to hope for."""
 
@@ -108,7 +111,7 @@ class Manager(Generic[T]):
             return {version.state for version in self.states(name)} == {State.END}
 
         with self._changed:
-            self._changed.wait_for(lambda: all(self.available(name) or ended(name) for name in names))
+            self.wait_until(lambda: all(self.available(name) or ended(name) for name in names))
             failed = [self.states(name)[0] for name in names if not self.available(name)]
         if failed:
             reasons = "".join(f"{{{version.id} due to error: {version.error}}}, " for version in failed)
@@ -139,7 +142,7 @@ class Manager(Generic[T]):
                 self._take_aspirations()
                 action = next(filter(None, map(self._next_action, {id_.name for id_ in self._managed})), None)
                 if action is None:
-                    self._changed.wait(_MANAGE_SECONDS)
+                    self._changed.wait()
                     continue
                 version, state = action
                 self._set(version, state)
@@ -163,6 +166,7 @@ class Manager(Generic[T]):
                 if id_ not in self._managed:
                     self._managed[id_] = self._history[id_] = Version(id_, path)
         self._pending.clear()
+        self._changed.notify_all()
 
     def _next_action(self, name: str) -> tuple[Version[T], State] | None:
         versions = [version for id_, version in sorted(self._managed.items()) if id_.name == name]
@@ -206,8 +210,8 @@ class Manager(Generic[T]):
             error: StatusError | None = None
             try:
                 version.servable = self._load(id_, version.path)
-            except StatusError as failure:
-                error = failure
+            except Exception as failure:  # whatever it is, the version must end and the manager go on
+                error = failure if isinstance(failure, StatusError) else StatusError(StatusCode.INTERNAL, repr(failure))
                 logs.error("retrier.cc:40", f"Loading servable: {id_} failed: {error}")
             if tries == limit:
                 logs.info("retrier.cc:50", f"Retrying of Loading servable: {exhausted}")
@@ -224,7 +228,7 @@ class Manager(Generic[T]):
     def _run_unload(self, version: Version[T]) -> None:
         logs.info("loader_harness.cc:163", f"Quiescing servable version {version.id}")
         with self._changed:
-            self._changed.wait_for(lambda: version.in_use == 0)
+            self.wait_until(lambda: version.in_use == 0)
             servable, version.servable = version.servable, None
         logs.info("loader_harness.cc:170", f"Done quiescing servable version {version.id}")
         logs.info("loader_harness.cc:129", f"Unloading just-loaded servable version {version.id}")

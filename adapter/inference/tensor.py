@@ -64,9 +64,16 @@ V2_DTYPES: Mapping[str, DType] = {dtype.v2: dtype for dtype in DTYPES.values() i
 Shape = tuple[int, ...]
 
 
-@dataclass(frozen=True, slots=True)
+class BadInput(ValueError):
+    """What the client sent can't be turned into tensors; the message tells the client why, and where."""
+
+
+@dataclass(slots=True, eq=False)
 class Tensor:
-    """A dense tensor: `data` is C-contiguous, of `dtype.numpy`, of shape `shape`; strings are an object array of `bytes`."""
+    """A dense tensor: `data` is C-contiguous, of `dtype.numpy`, of shape `shape`; strings are an object array of `bytes`.
+
+    Nobody changes one once it is made; not a frozen dataclass only because those take three times as long to make.
+    """
 
     dtype: DType
     data: Array

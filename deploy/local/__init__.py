@@ -1,0 +1,1 @@
+"""Tandem on one machine: the local model server and the embedded group."""

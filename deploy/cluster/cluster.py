@@ -1,0 +1,109 @@
+"""The whole cluster: Docker, Consul, Nomad, a bundle store and the images, started and stopped as one.
+
+All of it lives in one directory, so that a later process can find it (`Cluster.found`) and stop it, and so that
+stopping ends with removing that directory. The directory's path must be short: allocations hold unix sockets.
+"""
+
+import json
+import os
+import shutil
+from contextlib import ExitStack
+from pathlib import Path
+
+from deploy.cluster import consul, nomad
+from deploy.cluster.bundles import BundleStore
+from deploy.cluster.docker import Docker
+from deploy.cluster.process import ClusterError, free_ports, need
+from deploy.cluster.residue import Residue, remove_since, unmount_below
+from deploy.cluster.say import say
+from deploy.images.build import Images, build_all
+
+CLIENTS = ("node-1", "node-2")
+PROGRAMS = ("docker", "go", "iptables", "ip", "dig")
+LONGEST_PATH = 30
+
+
+def missing() -> str | None:
+    """Why no cluster can run on this machine; None when one can."""
+    if os.geteuid() != 0:
+        return "root is needed (containers, bridge networks)"
+    try:
+        need(*PROGRAMS)
+    except ClusterError as error:
+        return str(error)
+    if not (Path(nomad.CNI) / "bridge").exists():
+        return f"not installed: the CNI plugins ({nomad.CNI}/bridge)"
+    return None
+
+
+class Cluster:
+    """A running cluster in `directory`."""
+
+    def __init__(self, directory: Path) -> None:
+        if len(str(directory)) > LONGEST_PATH:
+            raise ClusterError(
+                f"{directory}: longer than {LONGEST_PATH} characters, unix sockets below it would not fit"
+            )
+        self.directory = directory
+        self._state_file = directory / "cluster.json"
+        state = json.loads(self._state_file.read_text())
+        self._before = Residue(**state["before"])
+        self._agents = [nomad.Agent(name, directory, ports) for name, ports in state["nomad"].items()]
+        self._dynamic_ports: int = state["dynamic_ports"]
+        self.docker = Docker()
+        self.consul = consul.Consul(directory, state["consul"])
+        self.nomad = nomad.Nomad(self._agents[0])
+        self.bundles = BundleStore(directory, state["bundles"])
+        self.images: Images = Images(**state["images"]) if "images" in state else Images("", "", "")
+
+    @classmethod
+    def start(cls, directory: Path, clients: int = 1) -> "Cluster":
+        """Start a cluster with `clients` Nomad clients; nothing is left of it if that fails."""
+        directory.mkdir(parents=True, mode=0o755)
+        ports = iter(free_ports(len(consul.PORTS) + clients * len(nomad.PORTS) + 1))
+        state: dict[str, object] = {
+            "consul": {name: next(ports) for name in consul.PORTS},
+            "nomad": {client: {name: next(ports) for name in nomad.PORTS} for client in CLIENTS[:clients]},
+            "bundles": next(ports),
+            "dynamic_ports": 20_000 + os.getpid() % 20 * 400,
+            "before": Residue.now().saved(),
+        }
+        (directory / "cluster.json").write_text(json.dumps(state))
+        cluster = cls(directory)
+        with ExitStack() as undo:
+            undo.callback(cluster.stop)
+            cluster._start(state)
+            undo.pop_all()
+        return cluster
+
+    @classmethod
+    def found(cls, directory: Path) -> "Cluster | None":
+        """The cluster that an earlier process started in `directory`."""
+        return cls(directory) if (directory / "cluster.json").exists() else None
+
+    def _start(self, state: dict[str, object]) -> None:
+        self.docker.start()
+        self.images = build_all(self.docker)
+        self._state_file.write_text(json.dumps({**state, "images": vars(self.images)}))
+        say("starting Consul and Nomad")
+        self.consul.start()
+        self.bundles.start()
+        for number, agent in enumerate(self._agents):
+            server = None if number == 0 else f"127.0.0.1:{self._agents[0].ports['rpc']}"
+            first_port = self._dynamic_ports + number * nomad.DYNAMIC_PORTS
+            agent.start(self.consul.address, self.docker.socket, self.images.pause, first_port, server)
+
+    def stop(self) -> None:
+        """Stop everything, in the order that leaves least behind, whatever state it is in; then remove the rest."""
+        say("stopping")
+        with ExitStack() as steps:  # each step runs, even when one before it failed; last entered, first run
+            steps.callback(shutil.rmtree, self.directory, ignore_errors=True)
+            steps.callback(remove_since, self._before)
+            steps.callback(unmount_below, self.directory)
+            steps.callback(self.docker.stop)
+            steps.callback(self.consul.stop)
+            steps.callback(self.bundles.stop)
+            for agent in self._agents:
+                steps.callback(agent.stop)
+            if self._agents[0].alive:
+                steps.callback(self.nomad.stop_all)

@@ -46,7 +46,7 @@ async def serve(settings: Settings, bundle: manifest.Manifest | None, stream: Lo
     models = {model.name: model.version for model in bundle.models} if bundle else {}
     watcher = Watcher(group, connection, models)
     bodies = Bodies(settings)
-    plane = DataPlane(connection, _coalesced(settings, bundle).__contains__)
+    plane = DataPlane(connection, _coalesced(settings, bundle))
     health = Health(group)
     chain = Chain(
         routes={

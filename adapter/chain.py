@@ -45,12 +45,12 @@ class Chain:
         self._headers = dict(headers)
         self._access_log = settings.access_log
         self.active = 0
+        ACTIVE_REQUESTS.set_function(lambda: self.active)
         self.connections = lambda: 0
 
     async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
         exchange = Exchange(request, self._settings)
         self.active += 1
-        ACTIVE_REQUESTS.set(self.active)
         status = 499
         try:
             answer = await self._answer(exchange)
@@ -62,7 +62,6 @@ class Chain:
             return answer
         finally:
             self.active -= 1
-            ACTIVE_REQUESTS.set(self.active)
             self._record(exchange, status)
 
     async def _answer(self, exchange: Exchange) -> web.StreamResponse:

@@ -73,6 +73,7 @@ class Bodies:
         self._one = settings.max_body
         self._all = settings.max_body_total
         self._held = 0
+        BODY_BYTES.set_function(lambda: self._held)
 
     async def read(self, exchange: Exchange) -> bytes:
         """The whole body, decompressed.
@@ -112,7 +113,6 @@ class Bodies:
         if size > 0 and self._held + size > self._all:
             raise Refused(503, "Too many bytes of request bodies are held at this moment")
         self._held += size
-        BODY_BYTES.set(self._held)
 
 
 def response(status: int, body: bytes, headers: Mapping[str, str]) -> web.Response:

@@ -65,6 +65,7 @@ class Connection:
         self._max_queue = max_queue
         self._waiting = 0
         self._budget = BUDGET_TOKENS
+        CALLS_WAITING.set_function(lambda: self._waiting)
         self.on_unavailable: Callable[[], None] = lambda: None
 
     async def call(self, path: str, request: bytes, deadline: float) -> bytes:
@@ -102,7 +103,6 @@ class Connection:
         if self._waiting >= self._max_queue:
             raise Refused(503, f"{self._waiting} requests are waiting for TensorFlow Serving already")
         self._waiting += 1
-        CALLS_WAITING.set(self._waiting)
         try:
             async with asyncio.timeout_at(deadline):
                 await self._slots.acquire()
@@ -110,7 +110,6 @@ class Connection:
             raise CallFailed(grpc.StatusCode.DEADLINE_EXCEEDED, "Deadline passed while waiting for a call") from None
         finally:
             self._waiting -= 1
-            CALLS_WAITING.set(self._waiting)
 
     async def _attempt(self, path: str, request: bytes, deadline: float) -> bytes:
         loop = asyncio.get_running_loop()

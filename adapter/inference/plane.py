@@ -1,51 +1,53 @@
 """The data plane: tensors in, tensors out, whichever REST face they came by. Knows servables, not HTTP."""
 
-from collections.abc import Callable
-from functools import lru_cache
+from collections.abc import Set
 
 from adapter.errors import CallFailed
 from adapter.inference import wire
 from adapter.inference.calls import PREDICT, Calls
 from adapter.inference.coalesce import Coalescer, Prediction, Tensors
-from adapter.inference.signatures import Servable, Signatures
-from adapter.inference.tensor import Signature
+from adapter.inference.signatures import Endpoint, Servable, Signatures
 
 
 class DataPlane:
-    """Predictions by the TensorFlow Serving behind `calls`; requests for models that `coalesces` names share calls."""
+    """Predictions by the TensorFlow Serving behind `calls`; requests for the models in `coalesced` share calls."""
 
-    def __init__(self, calls: Calls, coalesces: Callable[[str], bool]) -> None:
+    def __init__(self, calls: Calls, coalesced: Set[str]) -> None:
         self.calls = calls
-        self.signatures = Signatures(calls)
-        self._coalesces = coalesces
-        self._coalescer = Coalescer()
+        self._signatures = Signatures(calls)
+        self._coalesced = coalesced
+        self._coalescer = Coalescer(self._send)
 
-    async def predict(self, servable: Servable, signature: Signature, inputs: Tensors, deadline: float) -> Prediction:
-        """Run `signature` of `servable` on `inputs`, by `deadline` in the event loop's time.
+    async def endpoint(self, servable: Servable, signature: str, deadline: float) -> Endpoint:
+        """What `servable` offers under the name `signature` ("" = serving_default).
+
+        Raises:
+            Refused: 400 when it has no such signature.
+            CallFailed: whatever TensorFlow Serving says of the servable.
+        """
+        known = self._signatures.known(servable, signature)
+        return known if known is not None else await self._signatures.get(servable, signature, deadline)
+
+    async def predict(self, endpoint: Endpoint, inputs: Tensors, deadline: float) -> Prediction:
+        """Run `endpoint` on `inputs`, by `deadline` in the event loop's time.
 
         Raises:
             CallFailed: TensorFlow Serving's status and words.
             Refused: 503 when too many calls wait already.
         """
-        spec = _spec(servable, signature.name)
-
-        async def send(tensors: Tensors, until: float) -> Prediction:
-            answer = await self.calls.call(PREDICT, wire.predict_request(spec, tensors), until)
-            return Prediction(*wire.predict_response(answer))
-
+        servable = endpoint.servable
         try:
-            if self._coalesces(servable.model):
-                prediction = await self._coalescer.predict((servable, signature.name), inputs, deadline, send)
+            if servable.model in self._coalesced:
+                prediction = await self._coalescer.predict(endpoint, inputs, deadline)
             else:
-                prediction = await send(inputs, deadline)
+                prediction = await self._send(endpoint, inputs, deadline)
         except CallFailed as error:
             if error.status < 500:
-                self.signatures.doubt(servable)
+                self._signatures.doubt(servable)
             raise
-        self.signatures.seen(servable, prediction.version)
+        self._signatures.seen(servable, prediction.version)
         return prediction
 
-
-@lru_cache(maxsize=1024)
-def _spec(servable: Servable, signature: str) -> bytes:
-    return wire.model_spec(servable.model, servable.version, servable.label, signature)
+    async def _send(self, endpoint: Endpoint, inputs: Tensors, deadline: float) -> Prediction:
+        answer = await self.calls.call(PREDICT, wire.predict_request(endpoint.spec, inputs), deadline)
+        return Prediction(*wire.predict_response(answer))

@@ -37,10 +37,19 @@ class Servable:
         return spec
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Endpoint:
+    """One signature of one servable: what a prediction is asked of. `spec` is the encoded ModelSpec that names it."""
+
+    servable: Servable
+    signature: Signature
+    spec: bytes
+
+
 @dataclass(frozen=True, slots=True)
 class _Entry:
     version: int
-    signatures: Mapping[str, Signature]
+    endpoints: Mapping[str, Endpoint]
     since: float
 
 
@@ -51,26 +60,26 @@ class Signatures:
         self._calls = calls
         self._entries: OrderedDict[Servable, _Entry] = OrderedDict()
 
-    def known(self, servable: Servable, name: str) -> Signature | None:
+    def known(self, servable: Servable, name: str) -> Endpoint | None:
         """The signature if it is cached: the way of almost every request, without an await."""
         entry = self._entries.get(servable)
-        return entry.signatures.get(name or DEFAULT_SIGNATURE) if entry else None
+        return entry.endpoints.get(name or DEFAULT_SIGNATURE) if entry else None
 
-    async def get(self, servable: Servable, name: str, deadline: float) -> Signature:
+    async def get(self, servable: Servable, name: str, deadline: float) -> Endpoint:
         """The signature called `name` ("" = serving_default).
 
         Raises:
             Refused: 400 when the servable has no such signature.
             CallFailed: whatever TensorFlow Serving says of the servable.
         """
-        signature = self.known(servable, name)
-        if signature is not None:
-            return signature
+        endpoint = self.known(servable, name)
+        if endpoint is not None:
+            return endpoint
         entry = await self._ask(servable, deadline)
-        signature = entry.signatures.get(name or DEFAULT_SIGNATURE)
-        if signature is None:
+        endpoint = entry.endpoints.get(name or DEFAULT_SIGNATURE)
+        if endpoint is None:
             raise Refused(400, f'Serving signature name: "{name or DEFAULT_SIGNATURE}" not found in signature def')
-        return signature
+        return endpoint
 
     def seen(self, servable: Servable, version: int) -> None:
         """An answer came from `version`: an entry of another version is dropped."""
@@ -92,7 +101,9 @@ class Signatures:
         response.metadata["signature_def"].Unpack(signatures)
         entry = _Entry(
             version=response.model_spec.version.value,
-            signatures={name: _signature(name, definition) for name, definition in signatures.signature_def.items()},
+            endpoints={
+                name: _endpoint(servable, name, definition) for name, definition in signatures.signature_def.items()
+            },
             since=asyncio.get_running_loop().time(),
         )
         self._entries[servable] = entry
@@ -101,8 +112,9 @@ class Signatures:
         return entry
 
 
-def _signature(name: str, definition: tensorflow_pb2.SignatureDef) -> Signature:
-    return Signature(name, definition.method_name, _specs(definition.inputs), _specs(definition.outputs))
+def _endpoint(servable: Servable, name: str, definition: tensorflow_pb2.SignatureDef) -> Endpoint:
+    signature = Signature(name, definition.method_name, _specs(definition.inputs), _specs(definition.outputs))
+    return Endpoint(servable, signature, servable.spec(name).SerializeToString())
 
 
 def _specs(infos: Mapping[str, tensorflow_pb2.TensorInfo]) -> dict[str, TensorSpec]:

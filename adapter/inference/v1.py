@@ -101,13 +101,10 @@ class V1:
         return response(200, await self._examples(exchange, target), self._headers)
 
     async def _predict(self, exchange: Exchange, servable: Servable) -> bytes:
-        plane = self._plane
         parsed = json_in.parse(await self._bodies.read(exchange))
-        signature = plane.signatures.known(servable, parsed.signature_name) or await plane.signatures.get(
-            servable, parsed.signature_name, exchange.deadline
-        )
-        inputs = parsed.tensors(signature)
-        prediction = await plane.predict(servable, signature, inputs, exchange.deadline)
+        endpoint = await self._plane.endpoint(servable, parsed.signature_name, exchange.deadline)
+        inputs = parsed.tensors(endpoint.signature)
+        prediction = await self._plane.predict(endpoint, inputs, exchange.deadline)
         exchange.attributes["tandem.model_version"] = prediction.version
         return json_out.predictions(prediction.outputs, row=parsed.row)
 

@@ -13,6 +13,7 @@ import os
 import sys
 import time
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any, BinaryIO
 
 import orjson
@@ -29,7 +30,12 @@ SEVERITY_TEXT: Mapping[str, str] = {"WARNING": "WARN", "CRITICAL": "FATAL"}
 def timestamp(nanoseconds: int) -> str:
     """RFC 3339 in UTC with nine digits: `1795362196533992000` → `2026-11-22T15:43:16.533992000Z`."""
     seconds, rest = divmod(nanoseconds, 1_000_000_000)
-    return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(seconds))}.{rest:09d}Z"
+    return f"{_second(seconds)}.{rest:09d}Z"
+
+
+@lru_cache(maxsize=4)
+def _second(seconds: int) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
 
 
 class LogStream:

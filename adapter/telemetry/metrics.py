@@ -1,14 +1,17 @@
 """The adapter's own metrics, named after OpenTelemetry's semantic conventions (HTTP server, RPC client), seconds.
 
-Children of every labelled metric are looked up once and kept: a request pays for the addition alone.
+Children of every labelled metric are looked up once and kept, and what can be read when the page is drawn is read then
+(`set_function`): a request pays for a few additions alone.
 Labels hold nothing that a stranger chooses: unknown methods and routes fold into one value.
 """
 
 from collections.abc import Callable, Mapping
 from functools import lru_cache
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge
 from prometheus_client.exposition import choose_encoder
+
+from adapter.telemetry.histogram import Child, Histogram
 
 REGISTRY = CollectorRegistry()
 
@@ -20,25 +23,26 @@ _REQUESTS = Histogram(
     "http_server_request_duration_seconds",
     "Time from a request's head to the answer's last byte.",
     ["http_request_method", "http_route", "http_response_status_code"],
-    buckets=_SECONDS,
-    registry=REGISTRY,
+    _SECONDS,
+    REGISTRY,
 )
 ACTIVE_REQUESTS = Gauge("http_server_active_requests", "Requests being answered now.", registry=REGISTRY)
 _CALLS = Histogram(
     "rpc_client_call_duration_seconds",
     "Time of a call to TensorFlow Serving.",
     ["rpc_method", "rpc_response_status_code"],
-    buckets=_SECONDS,
-    registry=REGISTRY,
+    _SECONDS,
+    REGISTRY,
 )
 RETRIES = Counter("tandem_call_retries", "Calls tried again after UNAVAILABLE.", registry=REGISTRY)
 CALLS_WAITING = Gauge("tandem_calls_waiting", "Requests waiting for a call to TensorFlow Serving.", registry=REGISTRY)
 BATCH_REQUESTS = Histogram(
     "tandem_coalesced_requests",
     "Requests that rode in one coalesced call.",
-    buckets=(1, 2, 4, 8, 16, 32, 64, 128, 256),
-    registry=REGISTRY,
-)
+    [],
+    (1, 2, 4, 8, 16, 32, 64, 128, 256),
+    REGISTRY,
+).labels()
 STATE = Gauge("tandem_group_state", "1 for the state that the group is in.", ["state"], registry=REGISTRY)
 TRANSITIONS = Counter("tandem_group_transitions", "Changes of the group's state.", ["to"], registry=REGISTRY)
 TFS_UP = Gauge("tandem_tfs_up", "1 while TensorFlow Serving answers over gRPC.", registry=REGISTRY)
@@ -53,7 +57,7 @@ INFO = Gauge("tandem_info", "What runs here; always 1.", ["adapter", "bundle", "
 
 
 @lru_cache(maxsize=1024)
-def _request_child(method: str, route: str, status: int) -> Histogram:
+def _request_child(method: str, route: str, status: int) -> Child:
     return _REQUESTS.labels(method, route, str(status))
 
 
@@ -65,7 +69,7 @@ def observe_request(method: str, route: str, status: int, seconds: float) -> Non
 class _CallObservers(dict[str, Callable[[str, float], None]]):
     def __missing__(self, path: str) -> Callable[[str, float], None]:
         method = path[1:]
-        children: dict[str, Histogram] = {}
+        children: dict[str, Child] = {}
 
         def observe(status: str, seconds: float) -> None:
             child = children.get(status)

@@ -12,9 +12,13 @@ from hypothesis import strategies as st
 from adapter.errors import CallFailed
 from adapter.inference import coalesce
 from adapter.inference.coalesce import Coalescer, Prediction
-from adapter.inference.tensor import FLOAT, Tensor
+from adapter.inference.signatures import Endpoint, Servable
+from adapter.inference.tensor import FLOAT, Signature, Tensor
 
 BAD = np.float32(-1e9)
+SIGNATURE = Signature("serving_default", "tensorflow/serving/predict", {}, {})
+ENDPOINT = Endpoint(Servable("m"), SIGNATURE, b"")
+OTHER = Endpoint(Servable("other"), SIGNATURE, b"")
 
 
 class Model:
@@ -25,7 +29,7 @@ class Model:
         self.gate = asyncio.Event()
         self.called = asyncio.Event()
 
-    async def __call__(self, inputs: Mapping[str, Tensor], deadline: float) -> Prediction:
+    async def __call__(self, endpoint: Endpoint, inputs: Mapping[str, Tensor], deadline: float) -> Prediction:
         x = inputs["x"].data
         self.calls.append(len(x))
         self.called.set()
@@ -50,7 +54,7 @@ def soon(seconds: float = 10) -> float:
 
 
 async def first_call_in_flight(coalescer: Coalescer, model: Model) -> asyncio.Task[Prediction]:
-    task = asyncio.create_task(coalescer.predict("k", rows(0), soon(), model))
+    task = asyncio.create_task(coalescer.predict(ENDPOINT, rows(0), soon()))
     await model.called.wait()
     return task
 
@@ -64,14 +68,15 @@ async def arrived(coalescer: Coalescer, waiting: int) -> None:
 async def test_a_request_that_finds_its_lane_idle_goes_out_at_once_and_alone() -> None:
     model = Model()
     model.gate.set()
-    assert answer(await Coalescer().predict("k", rows(1, 2), soon(), model)) == [2.5, 3.0]
+    assert answer(await Coalescer(model).predict(ENDPOINT, rows(1, 2), soon())) == [2.5, 3.0]
     assert model.calls == [2]
 
 
 async def test_those_that_arrive_during_a_call_leave_together_when_it_returns() -> None:
-    coalescer, model = Coalescer(), Model()
+    model = Model()
+    coalescer = Coalescer(model)
     first = await first_call_in_flight(coalescer, model)
-    others = [asyncio.create_task(coalescer.predict("k", rows(i, i), soon(), model)) for i in (2, 4, 6)]
+    others = [asyncio.create_task(coalescer.predict(ENDPOINT, rows(i, i), soon())) for i in (2, 4, 6)]
     await arrived(coalescer, 3)
     model.gate.set()
     assert answer(await first) == [2.0]
@@ -80,12 +85,13 @@ async def test_those_that_arrive_during_a_call_leave_together_when_it_returns() 
 
 
 async def test_requests_of_other_keys_or_inner_shapes_never_share_a_call() -> None:
-    coalescer, model = Coalescer(), Model()
+    model = Model()
+    coalescer = Coalescer(model)
     first = await first_call_in_flight(coalescer, model)
     wide = {"x": Tensor(FLOAT, np.zeros((1, 3), np.float32))}
     others = [
-        asyncio.create_task(coalescer.predict("other", rows(2), soon(), model)),
-        asyncio.create_task(coalescer.predict("k", wide, soon(), model)),
+        asyncio.create_task(coalescer.predict(OTHER, rows(2), soon())),
+        asyncio.create_task(coalescer.predict(ENDPOINT, wide, soon())),
     ]
     model.gate.set()
     await asyncio.gather(first, *others)
@@ -93,10 +99,11 @@ async def test_requests_of_other_keys_or_inner_shapes_never_share_a_call() -> No
 
 
 async def test_nobody_pays_for_a_strangers_bad_row() -> None:
-    coalescer, model = Coalescer(), Model()
+    model = Model()
+    coalescer = Coalescer(model)
     first = await first_call_in_flight(coalescer, model)
-    good = asyncio.create_task(coalescer.predict("k", rows(2), soon(), model))
-    bad = asyncio.create_task(coalescer.predict("k", rows(float(BAD)), soon(), model))
+    good = asyncio.create_task(coalescer.predict(ENDPOINT, rows(2), soon()))
+    bad = asyncio.create_task(coalescer.predict(ENDPOINT, rows(float(BAD)), soon()))
     await arrived(coalescer, 2)
     model.gate.set()
     await first
@@ -107,10 +114,11 @@ async def test_nobody_pays_for_a_strangers_bad_row() -> None:
 
 
 async def test_one_that_gives_up_leaves_the_others_answers_whole() -> None:
-    coalescer, model = Coalescer(), Model()
+    model = Model()
+    coalescer = Coalescer(model)
     first = await first_call_in_flight(coalescer, model)
-    leaving = asyncio.create_task(coalescer.predict("k", rows(8), soon(), model))
-    staying = asyncio.create_task(coalescer.predict("k", rows(2), soon(), model))
+    leaving = asyncio.create_task(coalescer.predict(ENDPOINT, rows(8), soon()))
+    staying = asyncio.create_task(coalescer.predict(ENDPOINT, rows(2), soon()))
     await arrived(coalescer, 2)
     leaving.cancel()
     model.gate.set()
@@ -120,20 +128,22 @@ async def test_one_that_gives_up_leaves_the_others_answers_whole() -> None:
 
 
 async def test_a_deadline_of_ones_own_is_kept_while_waiting() -> None:
-    coalescer, model = Coalescer(), Model()
+    model = Model()
+    coalescer = Coalescer(model)
     first = await first_call_in_flight(coalescer, model)
     with pytest.raises(CallFailed) as caught:
-        await coalescer.predict("k", rows(2), soon(0.01), model)
+        await coalescer.predict(ENDPOINT, rows(2), soon(0.01))
     assert caught.value.code is StatusCode.DEADLINE_EXCEEDED
     model.gate.set()
     assert answer(await first) == [2.0]
 
 
 async def test_the_head_of_a_lane_does_not_wait_for_a_slow_call_beyond_its_age() -> None:
-    coalescer, model = Coalescer(), Model()
+    model = Model()
+    coalescer = Coalescer(model)
     first = await first_call_in_flight(coalescer, model)
     model.called.clear()
-    second = asyncio.create_task(coalescer.predict("k", rows(2), soon(), model))
+    second = asyncio.create_task(coalescer.predict(ENDPOINT, rows(2), soon()))
     await model.called.wait()  # though the first is still in flight
     assert not first.done()
     model.gate.set()
@@ -143,9 +153,10 @@ async def test_the_head_of_a_lane_does_not_wait_for_a_slow_call_beyond_its_age()
 
 async def test_a_batch_never_exceeds_the_bound_of_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(coalesce, "MAX_ROWS", 4)
-    coalescer, model = Coalescer(), Model()
+    model = Model()
+    coalescer = Coalescer(model)
     first = await first_call_in_flight(coalescer, model)
-    others = [asyncio.create_task(coalescer.predict("k", rows(i, i, i), soon(), model)) for i in range(3)]
+    others = [asyncio.create_task(coalescer.predict(ENDPOINT, rows(i, i, i), soon())) for i in range(3)]
     await arrived(coalescer, 3)
     model.gate.set()
     await asyncio.gather(first, *others)
@@ -155,16 +166,16 @@ async def test_a_batch_never_exceeds_the_bound_of_rows(monkeypatch: pytest.Monke
 async def test_an_output_without_the_batch_dimension_is_asked_for_one_by_one() -> None:
     gate, called, calls = asyncio.Event(), asyncio.Event(), []
 
-    async def summing(inputs: Mapping[str, Tensor], deadline: float) -> Prediction:
+    async def summing(endpoint: Endpoint, inputs: Mapping[str, Tensor], deadline: float) -> Prediction:
         calls.append(len(inputs["x"].data))
         called.set()
         await gate.wait()
         return Prediction({"s": Tensor(FLOAT, inputs["x"].data.sum())}, 1)
 
-    coalescer = Coalescer()
-    first = asyncio.create_task(coalescer.predict("k", rows(1), soon(), summing))
+    coalescer = Coalescer(summing)
+    first = asyncio.create_task(coalescer.predict(ENDPOINT, rows(1), soon()))
     await called.wait()
-    others = [asyncio.create_task(coalescer.predict("k", rows(i), soon(), summing)) for i in (2, 3)]
+    others = [asyncio.create_task(coalescer.predict(ENDPOINT, rows(i), soon())) for i in (2, 3)]
     await arrived(coalescer, 2)
     gate.set()
     assert [p.outputs["s"].data for p in await asyncio.gather(first, *others)] == [1, 2, 3]
@@ -184,11 +195,12 @@ def test_under_random_arrival_failures_and_cancellations_every_answer_is_its_own
     requests: list[tuple[list[float], str, int]],
 ) -> None:
     async def play() -> None:
-        coalescer, model = Coalescer(), Model()
+        model = Model()
+        coalescer = Coalescer(model)
         tasks = []
         for values, fate, pause in requests:
             inputs = rows(*values, float(BAD)) if fate == "bad" else rows(*values)
-            tasks.append(asyncio.create_task(coalescer.predict("k", inputs, soon(), model)))
+            tasks.append(asyncio.create_task(coalescer.predict(ENDPOINT, inputs, soon())))
             for _ in range(pause):
                 await asyncio.sleep(0)
             if fate == "cancelled":

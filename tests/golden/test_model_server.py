@@ -169,6 +169,12 @@ def test_calls_above_grpc_max_threads_are_refused_until_the_deadlines_of_the_oth
     assert call(channel, PREDICT, quick)[0] == "OK"
 
 
+def test_a_signature_that_computes_nothing_is_an_error_and_no_crash(channel: grpc.Channel) -> None:
+    request = pb.PredictRequest(model_spec=pb.ModelSpec(name="half_plus_two", signature_name="__saved_model_init_op"))
+    assert call(channel, PREDICT, request.SerializeToString())[0] != "OK"
+    assert call(channel, PREDICT, base64.b64decode(CALLS["predict"]["request_bytes_b64"]))[0] == "OK"
+
+
 # The monitoring page.
 
 

@@ -12,8 +12,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from grpc import StatusCode
+
 from deploy.local.model_server import protos as pb
-from deploy.local.model_server.status import StatusError
+from deploy.local.model_server.status import StatusError, require
 
 DT_STRING = pb.DataType.DT_STRING
 _TSTRING_SIZE = 24  # sizeof(TF_TString), tensorflow/core/platform/ctstring_internal.h
@@ -76,6 +78,7 @@ class Session:
             operation, _, index = name.partition(":")
             slot.operation = _library().TF_GraphOperationByName(self._graph, operation.encode())
             slot.index = int(index or 0)
+            require(slot.operation, f"FetchOutputs node {name}: not found", StatusCode.NOT_FOUND)  # not a segfault
         return array
 
 

@@ -105,30 +105,29 @@ class Servable:
 
 def _feeds(signature: pb.SignatureDef, inputs: Any) -> dict[str, Tensor]:
     wanted, sent, defaults = set(signature.inputs), set(inputs), signature.defaults
-    require(
-        len(sent) == len(wanted) or (len(sent) < len(wanted) and defaults),
-        f"input size does not match signature: {len(sent)}!={len(wanted)} len({_set(sent)}) != len({_set(wanted)})."
-        f" Sent extra: {_set(sent - wanted)}. Missing but required: {_set(wanted - sent)}.",
-    )
+    if len(sent) > len(wanted) or (len(sent) < len(wanted) and not defaults):
+        sizes = f"{len(sent)}!={len(wanted)} len({_set(sent)}) != len({_set(wanted)})"
+        difference = f"Sent extra: {_set(sent - wanted)}. Missing but required: {_set(wanted - sent)}."
+        raise _invalid(f"input size does not match signature: {sizes}. {difference}")
     feeds = {}
     for alias in sorted(wanted):
         feed = signature.inputs[alias].name
-        require(
-            alias in sent or alias in defaults,
-            f"Signature input alias: {alias}(feed name: {feed}) not found in request and no default value provided."
-            f" Inputs expected to be in the request {_set(sent)}, or default input alias set:"
-            f" {','.join(sorted(defaults))}",
-        )
+        if alias not in sent and alias not in defaults:
+            where = f"Inputs expected to be in the request {_set(sent)}, or default input alias set: "
+            what = (
+                f"Signature input alias: {alias}(feed name: {feed}) not found in request and no default value provided."
+            )
+            raise _invalid(f"{what} {where}{','.join(sorted(defaults))}")
         tensor = from_proto(inputs[alias] if alias in sent else defaults[alias])
         if tensor is None:
-            raise StatusError(StatusCode.INVALID_ARGUMENT, f"tensor parsing error: {alias}")
+            raise _invalid(f"tensor parsing error: {alias}")
         feeds[feed] = tensor
     return feeds
 
 
 def _output_aliases(signature: pb.SignatureDef, output_filter: Sequence[str]) -> list[str]:
-    expected = f"Outputs expected to be in the set {_set(signature.outputs)}."
     for index, alias in enumerate(output_filter):
+        expected = f"Outputs expected to be in the set {_set(signature.outputs)}."
         require(alias in signature.outputs, f"output tensor alias not found in signature: {alias} {expected}")
         require(alias not in output_filter[:index], f"duplicate output tensor alias: {alias}")
     return list(output_filter) or sorted(signature.outputs)
@@ -203,6 +202,10 @@ def _examples(feed: str, request: pb.Input) -> dict[str, Tensor]:
 
 def _count(examples: dict[str, Tensor]) -> int:
     return next(iter(examples.values())).shape[0]
+
+
+def _invalid(message: str) -> StatusError:
+    return StatusError(StatusCode.INVALID_ARGUMENT, message)
 
 
 def _set(names: Iterable[str]) -> str:

@@ -87,7 +87,7 @@ def _serve(options: Options) -> NoReturn:
     max_calls, arguments = options.number("grpc_max_threads"), options.text("grpc_channel_arguments")
     server = start_server(services, addresses.values(), max_calls, arguments)
     for place in addresses:
-        logs.info("server.cc:425", f"Running gRPC ModelServer at {place} ...")
+        logs.info("server.cc:428" if "UNIX" in place else "server.cc:425", f"Running gRPC ModelServer at {place} ...")
     _start_monitoring(options, page, metrics)
     if (seconds := options.number("model_config_file_poll_wait_seconds")) > 0:
         file = options.text("model_config_file")

@@ -242,6 +242,15 @@ def test_a_taken_rest_port_is_no_reason_not_to_serve() -> None:
             )
 
 
+def test_a_rest_port_that_is_the_grpc_port_is_skipped() -> None:
+    port = free_port()
+    flags = [f"--port={port}", f"--rest_api_port={port}", f"--model_base_path={MODELS}/one"]
+    with ModelServer(*flags, ready="server_options.http_port cannot be same as grpc_port") as server:
+        channel = grpc.insecure_channel(f"localhost:{port}")
+        grpc.channel_ready_future(channel).result(timeout=10)
+        server.wait_for(f"Running gRPC ModelServer at 0.0.0.0:{port}")
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_it_at_once_and_cuts_what_is_in_flight(number: signal.Signals) -> None:
     with ModelServer("--model_name=multi", f"--model_base_path={MODELS}/multi") as server:

@@ -39,7 +39,10 @@ class Chain:
     ) -> None:
         self._routes = routes
         self._v1 = v1
-        self._settings = settings
+        # Kept: asking asyncio for the running loop costs a system call in Python 3.11 (getpid).
+        self._now = asyncio.get_running_loop().time
+        self._timeout = settings.request_timeout
+        self._max_connections = settings.max_connections
         self._group = group
         self._stream = stream
         self._headers = dict(headers)
@@ -49,7 +52,7 @@ class Chain:
         self.connections = lambda: 0
 
     async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
-        exchange = Exchange(request, self._settings)
+        exchange = Exchange(request, self._now() + self._timeout)
         self.active += 1
         status = 499
         try:
@@ -66,7 +69,7 @@ class Chain:
 
     async def _answer(self, exchange: Exchange) -> web.StreamResponse:
         try:
-            if self.connections() > self._settings.max_connections:
+            if self.connections() > self._max_connections:
                 raise Refused(503, "Too many connections", {"Connection": "close"})
             return await self._handler(exchange)(exchange)
         except RequestFailed as error:

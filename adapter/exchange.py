@@ -31,22 +31,24 @@ class Exchange:
 
     __slots__ = ("attributes", "deadline", "request", "request_id", "route", "started")
 
-    def __init__(self, request: web.BaseRequest, settings: Settings) -> None:
+    def __init__(self, request: web.BaseRequest, deadline: float) -> None:
         self.request = request
-        now = asyncio.get_running_loop().time()
         self.started = time.perf_counter()
         self.route = "other"
         self.attributes: dict[str, Any] = {}
         headers = request.headers
         given = headers.get("X-Request-Id", "")
         self.request_id = given if _REQUEST_ID.fullmatch(given) else f"{_PREFIX}-{next(_COUNTER):x}"
-        self.deadline = now + settings.request_timeout
+        self.deadline = deadline
 
     def honour_timeout(self) -> None:
         """Take the client's deadline where it is sooner. Raises Refused (400) when it cannot be read."""
         headers = self.request.headers
-        now = asyncio.get_running_loop().time()
         seconds = headers.get("X-Request-Timeout")
+        grpc = headers.get("grpc-timeout")
+        if seconds is None and grpc is None:
+            return
+        now = asyncio.get_running_loop().time()
         if seconds is not None:
             try:
                 limit = float(seconds)
@@ -55,7 +57,6 @@ class Exchange:
             if not 0 < limit < 1e6:
                 raise Refused(400, f"X-Request-Timeout: expected seconds above 0, found {seconds[:32]!r}")
             self.deadline = min(self.deadline, now + limit)
-        grpc = headers.get("grpc-timeout")
         if grpc is not None:
             match = _GRPC_TIMEOUT.fullmatch(grpc)
             if match is None:

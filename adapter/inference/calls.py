@@ -63,6 +63,7 @@ class Connection:
         }
         self._slots = asyncio.Semaphore(max(1, max_calls - 1))
         self._max_queue = max_queue
+        self._now = asyncio.get_running_loop().time
         self._waiting = 0
         self._budget = BUDGET_TOKENS
         CALLS_WAITING.set_function(lambda: self._waiting)
@@ -112,11 +113,11 @@ class Connection:
             self._waiting -= 1
 
     async def _attempt(self, path: str, request: bytes, deadline: float) -> bytes:
-        loop = asyncio.get_running_loop()
+        now = self._now
         stub = self._stubs[path]
         observe = CALL_SECONDS[path]
         for attempt in range(ATTEMPTS):
-            left = deadline - loop.time()
+            left = deadline - now()
             if left <= 0:
                 break
             started = time.perf_counter()
@@ -133,7 +134,7 @@ class Connection:
                 raise failure
             self.on_unavailable()
             pause = BACKOFF_SECONDS * 2**attempt * random.uniform(0.5, 1.5)  # noqa: S311 - jitter, not a secret
-            if attempt + 1 == ATTEMPTS or self._budget < 1 or loop.time() + pause >= deadline:
+            if attempt + 1 == ATTEMPTS or self._budget < 1 or now() + pause >= deadline:
                 raise failure
             self._budget -= 1
             RETRIES.inc()

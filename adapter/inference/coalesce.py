@@ -66,6 +66,7 @@ class Coalescer:
 
     def __init__(self, send: Send) -> None:
         self._send = send
+        self._loop = asyncio.get_running_loop()
         self._lanes: dict[Hashable, _Lane] = {}
         self._riding: set[_Waiting] = set()
         self._sweeper: asyncio.TimerHandle | None = None
@@ -93,7 +94,7 @@ class Coalescer:
             self._next(key, lane)
 
     async def _ride(self, lane: _Lane, inputs: Tensors, rows: int, deadline: float) -> Prediction:
-        loop = asyncio.get_running_loop()
+        loop = self._loop
         waiting = _Waiting(inputs, rows, deadline, loop.time(), loop.create_future())
         lane.waiting.append(waiting)
         self._riding.add(waiting)
@@ -109,7 +110,7 @@ class Coalescer:
         batch = _take(lane)
         if batch:
             lane.calls += 1
-            task = asyncio.create_task(self._carry(key, lane, batch))
+            task = self._loop.create_task(self._carry(key, lane, batch))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
         elif lane.calls == 0:
@@ -117,15 +118,14 @@ class Coalescer:
 
     def _sweep(self) -> None:
         """One timer for all: deadlines that have passed, and heads that have waited long enough."""
-        loop = asyncio.get_running_loop()
-        now = loop.time()
+        now = self._loop.time()
         for waiting in self._riding:
             if now >= waiting.deadline and not waiting.answer.done():
                 waiting.answer.set_exception(CallFailed(StatusCode.DEADLINE_EXCEEDED, "Deadline exceeded"))
         for key, lane in list(self._lanes.items()):
             while lane.waiting and now - lane.waiting[0].since >= MAX_AGE:
                 self._next(key, lane)
-        self._sweeper = loop.call_later(SWEEP, self._sweep) if self._riding else None
+        self._sweeper = self._loop.call_later(SWEEP, self._sweep) if self._riding else None
 
     async def _carry(self, key: Hashable, lane: _Lane, batch: list[_Waiting]) -> None:
         try:

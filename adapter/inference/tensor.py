@@ -80,7 +80,8 @@ class Tensor:
 
     @property
     def shape(self) -> Shape:
-        return self.data.shape
+        shape: Shape = self.data.shape
+        return shape
 
 
 @dataclass(frozen=True, slots=True)

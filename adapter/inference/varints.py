@@ -10,12 +10,17 @@ SHORT = 64
 
 def unpack_varints(data: bytes, start: int, end: int, dtype: DType) -> Array:
     """All varints between two offsets, each cut to the width of `dtype`, as protobuf and TensorFlow cut them."""
-    values = _in_a_loop(data[start:end]) if end - start <= SHORT else _at_once(np.frombuffer(data, np.uint8, end - start, start))
+    values = (
+        _in_a_loop(data[start:end])
+        if end - start <= SHORT
+        else _at_once(np.frombuffer(data, np.uint8, end - start, start))
+    )
     if dtype.numpy.kind == "b":
-        return values != 0
+        return np.not_equal(values, 0)
     if dtype.numpy.kind == "f":  # bit patterns
-        return values.astype(np.uint16).view(dtype.numpy)
-    return values.astype(dtype.numpy)
+        return np.asarray(values.astype(np.uint16)).view(dtype.numpy)
+    cut: Array = values.astype(dtype.numpy)
+    return cut
 
 
 def _in_a_loop(text: bytes) -> Array:
@@ -45,7 +50,7 @@ def _at_once(text: Array) -> Array:
     length = last - first + 1
     if length.max() > 10:
         raise ValueError("a varint is longer than ten bytes")
-    values = (text[first] & 0x7F).astype(np.uint64)
+    values: Array = (text[first] & 0x7F).astype(np.uint64)
     for k in range(1, int(length.max())):
         longer = np.flatnonzero(length > k)
         values[longer] |= (text[first[longer] + k] & np.uint8(0x7F)).astype(np.uint64) << np.uint64(7 * k)

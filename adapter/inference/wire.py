@@ -7,6 +7,7 @@ https://protobuf.dev/programming-guides/encoding/ and of `Tensor::FromProto` (te
 
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 
@@ -33,7 +34,7 @@ def model_spec(name: str, version: int | None, label: str | None, signature: str
 
 def predict_request(spec: bytes, inputs: Mapping[str, Tensor]) -> bytes:
     """An encoded `PredictRequest`; numbers travel as `tensor_content`, copied once from their arrays."""
-    parts: list[bytes | Array] = [b"\x0a", _varint(len(spec)), spec]
+    parts: list[Any] = [b"\x0a", _varint(len(spec)), spec]
     for name, tensor in inputs.items():
         key, head = _heads(name, tensor.dtype.number, tensor.data.shape)
         if tensor.dtype.is_string:

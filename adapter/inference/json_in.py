@@ -1,0 +1,124 @@
+"""A predict body in TensorFlow Serving's JSON to tensors: which way a body goes. No I/O.
+
+Two ways lead from text to tensors. Numbers go straight from the text into their arrays (`json_numbers`), which takes a
+body of the usual form: its outer structure is matched here, every number and all nesting there. Anything else (strings,
+bools, NaN, a key given twice, a byte order mark, text after the object, every mistake) is parsed into Python objects
+(`json_scan`) and converted with care (`json_tree`), which words the errors too. The first way takes a body only if it is
+provably right, so the second alone says what is right.
+
+The rules are TensorFlow Serving's (tensorflow_serving/util/json_tensor.cc). Where it refuses or garbles, this answers:
+half, bfloat16 and uint16 are taken like the types beside them, a complex number is a pair `[real, imaginary]`, and of a
+key given twice the first counts inside an instance too (TFS takes both and shifts the rows). Invalid UTF-8 is refused.
+"""
+
+import re
+from collections.abc import Generator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from adapter.inference import json_scan, json_tree
+from adapter.inference.json_columns import values
+from adapter.inference.json_numbers import numbers
+from adapter.inference.tensor import Array, BadInput, Signature, Tensor, TensorSpec
+
+Steps = Generator[None, None, dict[str, Tensor]]
+
+_SIGNATURE = rb'"signature_name"[ \t\r\n]*:[ \t\r\n]*"([^"\\\x00-\x1f]*)"[ \t\r\n]*'
+_HEAD = re.compile(
+    rb"[ \t\r\n]*\{[ \t\r\n]*(?:" + _SIGNATURE + rb',[ \t\r\n]*)?"(instances|inputs)"[ \t\r\n]*:[ \t\r\n]*'
+)
+_TAIL = re.compile(rb",[ \t\r\n]*" + _SIGNATURE + rb"\Z")
+_LONGEST_TAIL = 512
+
+
+@dataclass(slots=True, eq=False)
+class PredictBody:
+    """A predict body that has told which signature it means; its tensors are made once the caller has looked that up.
+
+    The value of `instances` (`row`) or `inputs` is still text, between `start` and `end` of `body`, or all is in `tree`.
+    """
+
+    signature_name: str
+    row: bool
+    body: bytes = b""
+    start: int = 0
+    end: int = 0
+    tree: dict[str, Any] | None = None
+
+    def tensors(self, signature: Signature) -> dict[str, Tensor]:
+        """The signature's inputs as tensors; BadInput says what is wrong with the body."""
+        steps = self.tensors_in_steps(signature)
+        while True:
+            try:
+                next(steps)
+            except StopIteration as stop:
+                return stop.value  # type: ignore[no-any-return]
+
+    def tensors_in_steps(self, signature: Signature) -> Steps:
+        """The same for large bodies: yields every few milliseconds, so that others get their turn."""
+        inputs = signature.inputs
+        if not inputs:
+            raise BadInput(f"Failed to get input map for signature: {signature.name or 'DEFAULT'}")
+        if self.tree is None:
+            found = yield from self._from_text(inputs)
+            if found is not None:
+                return found
+            self.tree = json_scan.load(self.body)
+        return json_tree.tensors(self.tree, inputs)
+
+    def _from_text(self, inputs: Mapping[str, TensorSpec]) -> Generator[None, None, dict[str, Tensor] | None]:
+        """All inputs by way of `json_numbers`, or None if the text takes more care."""
+        objects = values(self.body, self.start, self.end, self.row, inputs)
+        if objects is None:
+            return None
+        only = next(iter(inputs))
+        arrays: dict[str, list[Array]] = {name: [] for name in inputs}
+        for found in objects:
+            for name, start, end in found:
+                array = yield from numbers(self.body, start, end, inputs[name or only].dtype)
+                if array is None:
+                    return None
+                arrays[name or only].append(array)
+        if objects[0][0].name is None:
+            array = arrays[only][0]
+            # Rows are a list and there is at least one.
+            return None if self.row and not array.shape[:1] > (0,) else {only: Tensor(inputs[only].dtype, array)}
+        tensors = {}
+        for name, column in arrays.items():
+            if len(column) != len(objects) or any(array.shape != column[0].shape for array in column):
+                return None
+            array = column[0] if not self.row else column[0][np.newaxis] if len(column) == 1 else np.stack(column)
+            tensors[name] = Tensor(inputs[name].dtype, array)
+        return tensors
+
+
+def parse(body: bytes) -> PredictBody:
+    """The outer structure of a predict body; BadInput if it has none."""
+    usual = _usual(body)
+    if usual is not None:
+        return usual
+    tree = json_scan.load(body)
+    return PredictBody(json_tree.signature_name(tree), "instances" in tree, tree=tree)
+
+
+def _usual(body: bytes) -> PredictBody | None:
+    """A body of the usual form, its value unparsed: `{` signature name or none `,` instances or inputs `}`."""
+    head = _HEAD.match(body)
+    if head is None:
+        return None
+    name = head[1]
+    end = body.rfind(b"}")
+    if body[end + 1 :].strip(b" \t\r\n"):
+        return None
+    if name is None:
+        start = max(head.end(), end - _LONGEST_TAIL)
+        tail = _TAIL.search(body[start:end])
+        if tail is not None:
+            name, end = tail[1], start + tail.start()
+    try:
+        signature_name = name.decode() if name else ""
+    except UnicodeDecodeError:
+        return None
+    return PredictBody(signature_name, head[2] == b"instances", body, head.end(), end)

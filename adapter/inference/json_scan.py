@@ -1,0 +1,126 @@
+"""Any body to Python objects, as TensorFlow Serving's parser (rapidjson) would read it. No I/O, no tensors.
+
+What it takes beyond RFC 8259: a byte order mark, text after the top-level object, and the numbers `NaN`, `Inf` and
+`Infinity`, with or without a minus. Where a key is given twice the first one counts. Most bodies need none of this and
+go through orjson, which is far faster than the standard library's scanner but keeps the last of two equal keys.
+"""
+
+import json
+import math
+import re
+from typing import Any
+
+import orjson
+
+from adapter.inference.tensor import BadInput
+
+Object = dict[str, Any]
+
+# A string, or a word to replace outside strings. An unclosed string reaches to the end, so that this is linear.
+_WORDS = re.compile(r'"(?:[^"\\]++|\\.)*+(?:"|\Z)|-?Inf(?:inity)?|-NaN', re.DOTALL)
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
+_KEY = re.compile(rb'"[ \t\r\n]*:')
+_SPACE = re.compile(r"[ \t\r\n]*")
+_ECHO = 256
+_TOO_DEEP = "JSON Parse error: nested too deeply"
+
+
+class Repeated(dict[str, Any]):
+    """An object in which some key stood twice; it holds the first value of each."""
+
+
+def load(body: bytes) -> Object:
+    """The top-level object of a body; BadInput if there is none."""
+    if not body:
+        raise BadInput("JSON Parse error: The document is empty")
+    try:
+        tree = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        tree = _scan(body)
+    else:
+        if not _each_key_stands_once(tree, body):
+            tree = _scan(body)
+    if not isinstance(tree, dict):
+        raise BadInput(f"JSON Value: {echo(tree)} Is not object")
+    return tree
+
+
+def _each_key_stands_once(tree: Any, body: bytes) -> bool:
+    """True if the objects of the tree have as many keys as the text has at most: colons, or colons after a quote."""
+    colons = body.count(b":")
+    keys = 0
+    level = [tree]
+    while level and keys < colons:
+        objects = [value for value in level if type(value) is dict]
+        keys += sum(map(len, objects))
+        below = [value for value in level if type(value) is list]
+        below += [list(value.values()) for value in objects]
+        level = [item for items in below if not {dict, list}.isdisjoint(map(type, items)) for item in items]
+    return keys == colons or keys == len(_KEY.findall(body))
+
+
+def _scan(body: bytes) -> Any:
+    try:
+        text = body.decode("utf-8-sig")
+        if "Inf" in text or "-NaN" in text:
+            text = _WORDS.sub(_standard_word, text)
+        start = _SPACE.match(text).end()  # type: ignore[union-attr]  # it matches everything
+        tree, _ = _DECODER.raw_decode(text, start)
+        if _SURROGATE.search(text):
+            json.dumps(tree, ensure_ascii=False).encode()
+    except json.JSONDecodeError as error:
+        raise BadInput(f"JSON Parse error: {error.msg} at offset: {error.pos}") from None
+    except UnicodeDecodeError as error:
+        raise BadInput(f"JSON Parse error: the body is not UTF-8 at offset: {error.start}") from None
+    except UnicodeEncodeError:
+        raise BadInput("JSON Parse error: The surrogate pair in string is invalid.") from None
+    except (RecursionError, MemoryError):
+        raise BadInput(_TOO_DEEP) from None
+    return tree
+
+
+def _standard_word(match: re.Match[str]) -> str:
+    word = match[0]
+    if word[0] == '"':
+        return word
+    return "NaN" if word == "-NaN" else "-Infinity" if word[0] == "-" else "Infinity"
+
+
+def _float(text: str) -> float:
+    value = float(text)
+    if math.isinf(value):
+        raise BadInput("JSON Parse error: Number too big to be stored in double.")
+    return value
+
+
+def _integer(text: str) -> int | float:
+    """Integers beyond 64 bits are doubles, as in rapidjson and orjson."""
+    if len(text) < 19:
+        return int(text)
+    if len(text) <= 20 and -(1 << 63) <= (value := int(text)) < 1 << 64:
+        return value
+    return _float(text)
+
+
+def _object(pairs: list[tuple[str, Any]]) -> Object:
+    members = dict(pairs)
+    return members if len(members) == len(pairs) else Repeated(reversed(pairs))
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_float=_float, parse_int=_integer)
+
+
+def echo(value: Any) -> str:
+    """The beginning of a JSON value, to remind a client of what it sent."""
+    text = json.dumps(_beginning(value, 4), ensure_ascii=False)
+    return text if len(text) <= _ECHO else text[:_ECHO] + "..."
+
+
+def _beginning(value: Any, depth: int) -> Any:
+    if isinstance(value, str):
+        return value[: _ECHO + 1]
+    if isinstance(value, list):
+        return [_beginning(item, depth - 1) for item in value[:16]] if depth else []
+    if isinstance(value, dict):
+        return {key[:_ECHO]: _beginning(value[key], depth - 1) for key in list(value)[:16]} if depth else {}
+    return value

@@ -1,0 +1,225 @@
+"""Parsed predict bodies to tensors, with care and in words: strings, bools, mixed inputs and every mistake.
+
+The rules of tensorflow_serving/util/json_tensor.cc, one level of nesting at a time instead of one value at a time; the
+path to the first value that is wrong stands before what is wrong with it (`instances[3].x[1]: ...`).
+"""
+
+import re
+from binascii import Error as Base64Error
+from binascii import a2b_base64
+from collections.abc import Callable, Mapping
+from itertools import chain
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from adapter.inference.json_numbers import converted, range_of
+from adapter.inference.json_scan import Object, echo
+from adapter.inference.tensor import BFLOAT16, BOOL, Array, BadInput, DType, Shape, Tensor, TensorSpec
+
+MAX_RANK = 64
+Path = Callable[[Shape], str]
+
+_TYPES = {type(None): "Null", bool: "Bool", int: "Number", float: "Number", str: "String", list: "Array"}
+_BASE64 = re.compile(r"[A-Za-z0-9+/]*+={0,2}")
+_BASE64_SPACE = str.maketrans("", "", " \t\r\n\f\v")
+
+
+def signature_name(tree: Object) -> str:
+    """The signature a body asks for, "" if it doesn't say."""
+    name = tree.get("signature_name", "")
+    if not isinstance(name, str):
+        raise BadInput(
+            f"JSON Value: {echo(tree)} not formatted correctly. 'signature_name' key must be a string value."
+        )
+    return name
+
+
+def tensors(tree: Object, inputs: Mapping[str, TensorSpec]) -> dict[str, Tensor]:
+    """The tensors of a body in row (`instances`) or columnar (`inputs`) format."""
+    if "instances" in tree:
+        if "inputs" in tree:
+            raise BadInput(
+                f"JSON Value: {echo(tree)} Not formatted correctly expecting only one of 'inputs' or 'instances' keys to exist "
+            )
+        instances = tree["instances"]
+        if type(instances) is not list:
+            raise BadInput(f"JSON Value: {echo(tree)} Expecting 'instances' to be an list/array")
+        if not instances:
+            raise BadInput(f"JSON Value: {echo(tree)} No values in 'instances' array")
+        return _from_rows(instances, inputs)
+    if "inputs" in tree:
+        return _from_columns(tree["inputs"], inputs)
+    raise BadInput("Missing 'inputs' or 'instances' key")
+
+
+def _from_rows(rows: list[Any], inputs: Mapping[str, TensorSpec]) -> dict[str, Tensor]:
+    if not _is_object(rows[0]):
+        if len(inputs) > 1:
+            raise BadInput(
+                "instances is a plain list, but expecting list of objects as multiple input tensors required "
+                "as per tensorinfo_map"
+            )
+        for index, row in enumerate(rows):
+            if _is_object(row):
+                raise BadInput(f"Expecting value/list but got object at item {index} of input list")
+        ((name, spec),) = inputs.items()
+        return {name: _tensor(rows, spec.dtype, _path("instances"))}
+    for index, row in enumerate(rows):
+        if not _is_object(row):
+            raise BadInput(f"Expecting object but got list at item {index} of input list")
+        if row.keys() != inputs.keys():
+            raise BadInput(_wrong_keys(index, row, inputs))
+    return {
+        name: _tensor([row[name] for row in rows], spec.dtype, _path_in_rows(name)) for name, spec in inputs.items()
+    }
+
+
+def _wrong_keys(index: int, row: Object, inputs: Mapping[str, TensorSpec]) -> str:
+    unknown = [key for key in row if key not in inputs]
+    if unknown:
+        return f"instances[{index}]: JSON object: does not have named input: {unknown[0][:256]}"
+    return f"instances[{index}]: JSON object: {echo(row)} keys must be equal to: {','.join(sorted(inputs))}"
+
+
+def _from_columns(value: Any, inputs: Mapping[str, TensorSpec]) -> dict[str, Tensor]:
+    if not _is_object(value):
+        if len(inputs) > 1:
+            raise BadInput(
+                "inputs is a plain value/list, but expecting an object as multiple input tensors required "
+                "as per tensorinfo_map"
+            )
+        ((name, spec),) = inputs.items()
+        return {name: _tensor(value, spec.dtype, _path("inputs"))}
+    missing = [name for name in inputs if name not in value]
+    if missing:
+        raise BadInput(f"Missing named input: {missing[0]} in 'inputs' object.")
+    return {name: _tensor(value[name], spec.dtype, _path(f"inputs.{name}")) for name, spec in inputs.items()}
+
+
+def _path(prefix: str) -> Path:
+    return lambda index: prefix + "".join([f"[{position}]" for position in index])
+
+
+def _path_in_rows(name: str) -> Path:
+    return lambda index: _path(f"instances[{index[0]}].{name}")(index[1:]) if index else f"instances: {name}"
+
+
+def _is_object(value: Any) -> bool:
+    return isinstance(value, dict) and not is_base64(value)
+
+
+def is_base64(value: Any) -> bool:
+    """Whether a value is `{"b64": "..."}`, which stands for a string of bytes."""
+    return type(value) is dict and len(value) == 1 and type(value.get("b64")) is str
+
+
+def decode_base64(text: str) -> bytes:
+    """Standard base64, as `absl::Base64Unescape` takes it: padding may be missing, white space is skipped."""
+    try:
+        # Four times as fast as binascii, and as strict.
+        return msgspec.convert(text, bytes)
+    except msgspec.ValidationError:
+        text = text.translate(_BASE64_SPACE)
+        try:
+            if _BASE64.fullmatch(text):
+                digits = text.rstrip("=")
+                padded = digits + "=" * (-len(digits) % 4)
+                if len(text) in (len(digits), len(padded)):
+                    return a2b_base64(padded, strict_mode=True)
+        except Base64Error:
+            pass
+        raise BadInput("Unable to base64 decode") from None
+
+
+def _tensor(value: Any, dtype: DType, path: Path) -> Tensor:
+    shape, leaves = _flattened(value, path)
+    values = _array(leaves, dtype, lambda position: path(_unravelled(position, shape))).reshape(shape)
+    if dtype.is_string or dtype is BOOL:
+        return Tensor(dtype, values)
+    array = converted(values, dtype)
+    if array is None:
+        raise BadInput(f"{path(())}: a {dtype.name} value is written as a pair [real, imaginary]")
+    return Tensor(dtype, array)
+
+
+def _flattened(value: Any, path: Path) -> tuple[Shape, list[Any]]:
+    """The shape that the first values have, and all values in a row once every list fits it."""
+    shape: list[int] = []
+    first = value
+    while type(first) is list:
+        shape.append(len(first))
+        if len(shape) > MAX_RANK:
+            raise BadInput(f"{path(())}: lists are nested more than {MAX_RANK} deep")
+        if not first:
+            break
+        first = first[0]
+    leaves = [value]
+    for level, size in enumerate(shape):
+        if set(map(type, leaves)) - {list} or set(map(len, leaves)) - {size}:
+            position = next(i for i, leaf in enumerate(leaves) if type(leaf) is not list or len(leaf) != size)
+            where = path(_unravelled(position, tuple(shape[:level])))
+            raise BadInput(
+                f"{where}: expected a list of {_count(size)} as in the lists before it, got {_kind(leaves[position])}"
+            )
+        leaves = list(chain.from_iterable(leaves))
+    return tuple(shape), leaves
+
+
+def _unravelled(position: int, shape: Shape) -> Shape:
+    return tuple(map(int, np.unravel_index(position, shape))) if shape else ()
+
+
+def _count(size: int) -> str:
+    return f"{size} value" + ("" if size == 1 else "s")
+
+
+def _kind(value: Any) -> str:
+    return f"one of {_count(len(value))}" if type(value) is list else f"{_type_name(value)} {echo(value)}"
+
+
+def _type_name(value: Any) -> str:
+    return str(value) if type(value) is bool else _TYPES.get(type(value), "Object")
+
+
+def _array(leaves: list[Any], dtype: DType, where: Callable[[int], str]) -> Array:
+    """The values as a flat array, all of them being of the JSON type that the dtype asks for."""
+    kind = dtype.numpy.kind
+    if dtype.is_string:
+        return _strings(leaves, dtype, where)
+    types: set[type] = {bool} if kind == "b" else {int} if kind in "iu" and dtype is not BFLOAT16 else {int, float}
+    if set(map(type, leaves)) - types:
+        position = next(i for i, leaf in enumerate(leaves) if type(leaf) not in types)
+        raise BadInput(f"{where(position)}: {_type_error(leaves[position], dtype)}")
+    if types != {int}:
+        return np.array(leaves, np.bool_ if types == {bool} else np.float64)
+    low, high = range_of(dtype)
+    if leaves and (min(leaves) < low or max(leaves) > high):
+        position = next(i for i, leaf in enumerate(leaves) if not low <= leaf <= high)
+        raise BadInput(f"{where(position)}: {_type_error(leaves[position], dtype)} (from {low} to {high})")
+    return np.array(leaves, np.uint64 if high >> 63 else np.int64)
+
+
+def _type_error(value: Any, dtype: DType) -> str:
+    return f"JSON Value: {echo(value)} Type: {_type_name(value)} is not of expected type: {dtype.name}"
+
+
+def _strings(leaves: list[Any], dtype: DType, where: Callable[[int], str]) -> Array:
+    array = np.empty(len(leaves), object)
+    if set(map(type, leaves)) == {str}:
+        array[:] = [leaf.encode() for leaf in leaves]
+        return array
+    for position, leaf in enumerate(leaves):
+        if type(leaf) is str:
+            array[position] = leaf.encode()
+        elif is_base64(leaf):
+            try:
+                array[position] = decode_base64(leaf["b64"])
+            except BadInput as error:
+                raise BadInput(f"{where(position)}: {error}") from None
+        elif isinstance(leaf, dict):
+            raise BadInput(f"{where(position)}: JSON Value: {echo(leaf)} not formatted correctly for base64 data")
+        else:
+            raise BadInput(f"{where(position)}: {_type_error(leaf, dtype)}")
+    return array

@@ -57,7 +57,7 @@ async def serve(settings: Settings, bundle: manifest.Manifest | None, stream: Lo
             "/metrics": {"GET": metrics_resource.page},
             "/shutdown": {"POST": Shutdown(bodies, drain.begin)},
         },
-        v1=V1(plane, bodies, settings.cors),
+        faces={"/v1/": V1(plane, bodies, settings.cors)},
         settings=settings,
         group=group,
         stream=stream,

@@ -1,6 +1,6 @@
 """The way of every request, top to bottom: request id → deadline → route → handler → error body → metrics → access record.
 
-Nothing calls back up. Routes are a table of exact paths plus the prefixes that route themselves (`/v1`).
+Nothing calls back up. Routes are a table of exact paths plus the beginnings of those that route themselves (`/v1/`).
 """
 
 import asyncio
@@ -26,19 +26,19 @@ Routes = Mapping[str, Mapping[str, Handler]]
 
 
 class Chain:
-    """Answers requests by `routes` (exact paths) and `v1` (everything under /v1); `headers` go on every answer."""
+    """Answers requests by `routes` (exact paths) and `faces` (first four characters of a path); `headers` go on every answer."""
 
     def __init__(
         self,
         routes: Routes,
-        v1: Handler,
+        faces: Mapping[str, Handler],
         settings: Settings,
         group: Group,
         stream: LogStream,
         headers: Mapping[str, str],
     ) -> None:
         self._routes = routes
-        self._v1 = v1
+        self._faces = faces
         # Kept: asking asyncio for the running loop costs a system call in Python 3.11 (getpid).
         self._now = asyncio.get_running_loop().time
         self._timeout = settings.request_timeout
@@ -86,8 +86,9 @@ class Chain:
 
     def _handler(self, exchange: Exchange) -> Handler:
         path = exchange.request.path
-        if path[:4].lower() == "/v1/" or path == "/v1/models":
-            return self._v1
+        face = self._faces.get(path[:4].lower())
+        if face is not None:
+            return face
         methods = self._routes.get(path)
         if methods is None:
             raise Refused(404, f"No such resource: {path[:256]}")
@@ -104,7 +105,11 @@ class Chain:
         exchange.attributes["error.message"] = message[:512]
         if exchange.route.startswith("/v1"):
             return response(status, tfs_envelope(message), {"Content-Type": "application/json", **headers})
-        return response(status, problem(status, message), {"Content-Type": "application/problem+json", **headers})
+        # Clients of the Open Inference Protocol look for `error`, which RFC 9457 lets a document carry beside its own.
+        extension = {"error": message} if exchange.route.startswith("/v2") else {}
+        return response(
+            status, problem(status, message, **extension), {"Content-Type": "application/problem+json", **headers}
+        )
 
     def _record(self, exchange: Exchange, status: int) -> None:
         request = exchange.request

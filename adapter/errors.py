@@ -69,10 +69,10 @@ def tfs_envelope(message: str) -> bytes:
     return orjson.dumps({"error": message})
 
 
-def problem(status: int, message: str) -> bytes:
-    """The body of an error everywhere else: RFC 9457 problem details, `about:blank` type."""
+def problem(status: int, message: str, **extension: str) -> bytes:
+    """The body of an error everywhere else: RFC 9457 problem details, `about:blank` type, with extension members."""
     try:
         title = HTTPStatus(status).phrase
     except ValueError:
         title = "Client Closed Request" if status == 499 else "Error"
-    return orjson.dumps({"type": "about:blank", "title": title, "status": status, "detail": message})
+    return orjson.dumps({"type": "about:blank", "title": title, "status": status, "detail": message, **extension})

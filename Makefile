@@ -19,7 +19,7 @@ help: ## list the verbs
 
 setup: $(STAMP) ## set up .venv (every other verb does it by itself)
 
-$(STAMP): requirements/dev.lock pyproject.toml setup.py $(wildcard protos/*.proto)
+$(STAMP): requirements/dev.lock pyproject.toml setup.py $(wildcard protos/*.proto) adapter/contract/openapi.yaml
 	@test -x $(PYTHON) || python3 -m venv $(VENV)
 	@test -x $(UV) || $(VENV)/bin/pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
 	$(UV) pip install --quiet --python $(PYTHON) --require-hashes -r requirements/dev.lock

@@ -18,7 +18,8 @@ from aiohttp import web
 
 import adapter
 from adapter.bundle import manifest
-from adapter.chain import Chain
+from adapter.chain import Chain, Routes
+from adapter.contract import docs
 from adapter.contract import metrics as metrics_resource
 from adapter.contract.health import Health
 from adapter.contract.shutdown import Shutdown
@@ -47,16 +48,8 @@ async def serve(settings: Settings, bundle: manifest.Manifest | None, stream: Lo
     watcher = Watcher(group, connection, models)
     bodies = Bodies(settings)
     plane = DataPlane(connection, _coalesced(settings, bundle))
-    health = Health(group)
     chain = Chain(
-        routes={
-            "/health": {"GET": health.overview, "HEAD": health.overview},
-            "/health/live": {"GET": health.live, "HEAD": health.live},
-            "/health/ready": {"GET": health.ready, "HEAD": health.ready},
-            "/health/startup": {"GET": health.startup, "HEAD": health.startup},
-            "/metrics": {"GET": metrics_resource.page},
-            "/shutdown": {"POST": Shutdown(bodies, drain.begin)},
-        },
+        routes=contract(bundle, group, bodies, drain),
         faces={"/v1/": V1(plane, bodies, settings.cors)},
         settings=settings,
         group=group,
@@ -90,6 +83,21 @@ async def serve(settings: Settings, bundle: manifest.Manifest | None, stream: Lo
     await connection.close()
     stream.stop()
     return 0 if all_answered else 1
+
+
+def contract(bundle: manifest.Manifest | None, group: Group, bodies: Bodies, drain: Drain) -> Routes:
+    """The resources of the contract that have exact paths."""
+    health = Health(group)
+    name, version = (bundle.name, bundle.version) if bundle else ("Tandem gateway", adapter.__version__)
+    return {
+        "/health": {"GET": health.overview, "HEAD": health.overview},
+        "/health/live": {"GET": health.live, "HEAD": health.live},
+        "/health/ready": {"GET": health.ready, "HEAD": health.ready},
+        "/health/startup": {"GET": health.startup, "HEAD": health.startup},
+        "/metrics": {"GET": metrics_resource.page},
+        "/shutdown": {"POST": Shutdown(bodies, drain.begin)},
+        **docs.routes(name, version),
+    }
 
 
 def _request_factory(max_body: int) -> Callable[..., web.BaseRequest]:

@@ -16,7 +16,6 @@ import orjson
 from adapter.inference.tensor import BFLOAT16, HALF, Array, BadInput, Tensor
 
 NonFinite = Literal["tfs", "null", "string"]
-Steps = Generator[None, None, bytes]
 
 _TOKENS: Mapping[NonFinite, tuple[bytes, bytes, bytes]] = {
     "tfs": (b"NaN", b"Infinity", b"-Infinity"),
@@ -24,7 +23,7 @@ _TOKENS: Mapping[NonFinite, tuple[bytes, bytes, bytes]] = {
     "string": (b'"NaN"', b'"Infinity"', b'"-Infinity"'),
 }
 # So many numbers are rendered in one go: 2-4 ms and about a megabyte of text.
-_STEP = 1 << 16
+STEP = 1 << 16
 
 
 def predictions(outputs: Mapping[str, Tensor], row: bool, nonfinite: NonFinite = "tfs") -> bytes:
@@ -35,26 +34,37 @@ def predictions(outputs: Mapping[str, Tensor], row: bool, nonfinite: NonFinite =
     Raises:
         BadInput: the outputs have no common batch size, which the row format needs; in TFS's words.
     """
-    steps = predictions_in_steps(outputs, row, nonfinite)
-    while True:
-        try:
-            next(steps)
-        except StopIteration as stop:
-            return stop.value  # type: ignore[no-any-return]
+    texts = {name: _text(name, tensor, nonfinite) for name, tensor in outputs.items()}
+    return _assembled(texts, outputs, row)
 
 
-def predictions_in_steps(outputs: Mapping[str, Tensor], row: bool, nonfinite: NonFinite = "tfs") -> Steps:
+def predictions_in_steps(
+    outputs: Mapping[str, Tensor], row: bool, nonfinite: NonFinite = "tfs"
+) -> Generator[None, None, bytes]:
     """The same for large answers: yields every few milliseconds, so that others get their turn."""
-    if not outputs:
-        raise BadInput("Cannot convert empty tensor map to JSON")
-    if row:
-        _check_batch_size(outputs)
     texts = {}
     for name, tensor in outputs.items():
-        texts[name] = yield from _text(name, tensor, nonfinite)
+        if tensor.data.size <= STEP or tensor.dtype.is_string:
+            texts[name] = _text(name, tensor, nonfinite)
+            yield
+        else:
+            pieces = []
+            for piece in _pieces(plain(tensor), nonfinite):
+                pieces.append(piece)
+                yield
+            texts[name] = b"".join(pieces)
+    return _assembled(texts, outputs, row)
+
+
+def _assembled(texts: Mapping[str, bytes], outputs: Mapping[str, Tensor], row: bool) -> bytes:
+    """The answer, from the texts of its outputs."""
+    if row:
+        _check_batch_size(outputs)
     if len(texts) == 1:
         (text,) = texts.values()
-        return b'{"predictions":%b}' % text if row else b'{"outputs":%b}' % text
+        return (b'{"predictions":' if row else b'{"outputs":') + text + b"}"
+    if not texts:
+        raise BadInput("Cannot convert empty tensor map to JSON")
     keys = [orjson.dumps(name) for name in texts]
     if not row:
         return b'{"outputs":{%b}}' % b",".join([b"%b:%b" % pair for pair in zip(keys, texts.values(), strict=True)])
@@ -74,55 +84,44 @@ def _check_batch_size(outputs: Mapping[str, Tensor]) -> None:
         batch = shape[0]
 
 
-def _text(name: str, tensor: Tensor, nonfinite: NonFinite) -> Steps:
+def _text(name: str, tensor: Tensor, nonfinite: NonFinite) -> bytes:
     """One tensor as JSON."""
     if tensor.dtype.is_string:
         return orjson.dumps(_strings(tensor.data, name.endswith("_bytes")))
-    data = plain(tensor)
-    if data.size <= _STEP:
-        text = _dumps(data)
-    else:
-        pieces: list[bytes] = []
-        for piece in _pieces(data):
-            pieces.append(piece)
-            yield
-        text = b"".join(pieces)
-    if data.dtype.kind == "f" and b"null" in text:  # orjson's word for each number that JSON does not have
-        text = _with_tokens(text, data, nonfinite)
-    return text
+    return _numbers(plain(tensor), nonfinite)
 
 
 def plain(tensor: Tensor) -> Array:
     """The tensor's numbers in a type that JSON writers know; complex numbers get a last dimension of two."""
     data = tensor.data
-    if tensor.dtype is BFLOAT16:
-        return (data.astype(np.uint32) << np.uint32(16)).view(np.float32)
-    if tensor.dtype is HALF:
-        return data.astype(np.float32)
     if data.dtype.kind == "c":
         return data.reshape(*data.shape, 1).view(np.float32 if data.itemsize == 8 else np.float64)
-    return data
+    if tensor.dtype is BFLOAT16:
+        return np.left_shift(data, 16, dtype=np.uint32).view(np.float32)
+    return data.astype(np.float32) if tensor.dtype is HALF else data
 
 
-def _dumps(data: Array) -> bytes:
-    return orjson.dumps(data if data.ndim else data[()], option=orjson.OPT_SERIALIZE_NUMPY)
+def _numbers(data: Array, nonfinite: NonFinite) -> bytes:
+    text = orjson.dumps(data if data.ndim else data[()], None, orjson.OPT_SERIALIZE_NUMPY)
+    # orjson's word for each number that JSON does not have; numbers and bools make no other such word.
+    return _with_tokens(text, data, nonfinite) if b"null" in text else text
 
 
-def _pieces(data: Array) -> Iterator[bytes]:
-    """The text of a large array, in pieces of at most `_STEP` numbers."""
+def _pieces(data: Array, nonfinite: NonFinite) -> Iterator[bytes]:
+    """The text of a large array, in pieces of at most `STEP` numbers."""
     inner = data.size // len(data)
     yield b"["
-    if inner > _STEP:
+    if inner > STEP:
         for index in range(len(data)):
             if index:
                 yield b","
-            yield from _pieces(data[index])
+            yield from _pieces(data[index], nonfinite)
     else:
-        step = _STEP // inner
+        step = STEP // inner
         for start in range(0, len(data), step):
             if start:
                 yield b","
-            yield _dumps(data[start : start + step])[1:-1]
+            yield _numbers(data[start : start + step], nonfinite)[1:-1]
     yield b"]"
 
 
@@ -153,7 +152,7 @@ def _rows(name: str, tensor: Tensor, text: bytes) -> list[bytes]:
     if tensor.dtype.is_string:
         return [orjson.dumps(row) for row in _strings(data, name.endswith("_bytes"))]
     if data.size == 0:
-        return [_dumps(np.empty(data.shape[1:]))] * len(data)
+        return [_numbers(np.empty(data.shape[1:]), "null")] * len(data)
     inner = data.ndim - 1 + (data.dtype.kind == "c")
     opening, closing = b"[" * inner, b"]" * inner
     rows = text[inner + 1 : -inner - 1].split(closing + b"," + opening)

@@ -134,8 +134,8 @@ def decode_base64(text: str) -> bytes:
 
 
 def _tensor(value: Any, dtype: DType, path: Path) -> Tensor:
-    shape, leaves = _flattened(value, path)
-    values = _array(leaves, dtype, lambda position: path(_unravelled(position, shape))).reshape(shape)
+    shape, leaves = flattened(value, path)
+    values = _array(leaves, dtype, lambda position: path(unravelled(position, shape))).reshape(shape)
     if dtype.is_string or dtype is BOOL:
         return Tensor(dtype, values)
     array = converted(values, dtype)
@@ -144,7 +144,7 @@ def _tensor(value: Any, dtype: DType, path: Path) -> Tensor:
     return Tensor(dtype, array)
 
 
-def _flattened(value: Any, path: Path) -> tuple[Shape, list[Any]]:
+def flattened(value: Any, path: Path) -> tuple[Shape, list[Any]]:
     """The shape that the first values have, and all values in a row once every list fits it."""
     shape: list[int] = []
     first = value
@@ -159,7 +159,7 @@ def _flattened(value: Any, path: Path) -> tuple[Shape, list[Any]]:
     for level, size in enumerate(shape):
         if set(map(type, leaves)) - {list} or set(map(len, leaves)) - {size}:
             position = next(i for i, leaf in enumerate(leaves) if type(leaf) is not list or len(leaf) != size)
-            where = path(_unravelled(position, tuple(shape[:level])))
+            where = path(unravelled(position, tuple(shape[:level])))
             raise BadInput(
                 f"{where}: expected a list of {_count(size)} as in the lists before it, got {_kind(leaves[position])}"
             )
@@ -167,7 +167,8 @@ def _flattened(value: Any, path: Path) -> tuple[Shape, list[Any]]:
     return tuple(shape), leaves
 
 
-def _unravelled(position: int, shape: Shape) -> Shape:
+def unravelled(position: int, shape: Shape) -> Shape:
+    """The index of the value that stands at a position when all are in a row."""
     return tuple(map(int, np.unravel_index(position, shape))) if shape else ()
 
 

@@ -426,7 +426,7 @@ job "serving" {
       auto_revert       = true
       min_healthy_time  = "${var.min_healthy_time}s"
       healthy_deadline  = "${var.healthy_deadline}s"
-      progress_deadline = "${var.healthy_deadline + 300}s"
+      progress_deadline = "${var.healthy_deadline + 60}s"
     }
 
     migrate {

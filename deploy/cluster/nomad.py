@@ -71,7 +71,7 @@ class Agent:
         client: dict[str, object] = {
             "enabled": True,
             "cni_path": CNI,
-            "network_interface": "lo",  # services are advertised on 127.0.0.1, ports are mapped there and nowhere else
+            "network_interface": "lo",  # services are advertised on 127.0.0.1
             "min_dynamic_port": first_port,
             "max_dynamic_port": first_port + DYNAMIC_PORTS - 1,
             "options": [{"fingerprint.denylist": "env_aws,env_gce,env_azure,env_digitalocean"}],
@@ -138,15 +138,24 @@ class Nomad:
         if status != "successful":
             raise ClusterError(f"deployment of {job}: {status}\n{self.report(job)}")
 
+    def failed(self, job: str, seconds: float) -> str:
+        """Wait until an allocation of the job has failed for good; its id."""
+
+        def first(allocations: list[dict[str, Any]]) -> str | None:
+            return next((one["ID"] for one in allocations if one["ClientStatus"] == "failed"), None)
+
+        return self.api.until(f"/job/{job}/allocations", first, seconds, f"a failed allocation of {job}")
+
     def running(self, job: str) -> list[dict[str, Any]]:
         """The job's allocations that run now, newest first."""
         found = [one for one in self.api.get(f"/job/{job}/allocations") if one["ClientStatus"] == "running"]
         return sorted(found, key=lambda one: -one["CreateIndex"])
 
     def stop(self, job: str, seconds: float = 90) -> None:
-        """Stop and purge a job, and wait until nothing of it runs."""
-        self.api.call("DELETE", f"/job/{job}", purge="true")
+        """Stop a job, wait until nothing of it runs, and forget it."""
+        self.api.call("DELETE", f"/job/{job}")
         self.ended(job, seconds)
+        self.api.call("DELETE", f"/job/{job}", purge="true")
 
     def ended(self, job: str, seconds: float) -> None:
         """Wait until no allocation of the job is pending or running."""

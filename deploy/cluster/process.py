@@ -1,5 +1,6 @@
 """A background process that outlives its parent, is found again by its pid file, and says why it died."""
 
+import contextlib
 import os
 import select
 import shutil
@@ -56,12 +57,9 @@ class Background:
     @property
     def pid(self) -> int | None:
         """The process id while the process lives."""
-        try:
-            pid, started = self._pid_file.read_text().split()
-        except (FileNotFoundError, ValueError):
-            return None
+        recorded = self._recorded()
         # The start time tells this process from a later one that got the same number.
-        return int(pid) if _start_time(int(pid)) == started else None
+        return recorded[0] if recorded and _start_time(recorded[0]) == recorded[1] else None
 
     def start(self, command: Sequence[str], environment: dict[str, str] | None = None) -> None:
         """Start `command` in a session of its own, its output in `log`."""
@@ -86,23 +84,36 @@ class Background:
             time.sleep(PROBE_INTERVAL)
 
     def stop(self, sign: signal.Signals, seconds: float) -> None:
-        """Ask the process to end with `sign`; kill its whole session after `seconds`."""
-        pid = self.pid
-        if pid is None:
-            self._pid_file.unlink(missing_ok=True)
-            return
-        watch = os.pidfd_open(pid)
-        try:
-            os.kill(pid, sign)
-            if not _ended(watch, seconds):
-                say(f"{self.name} did not end within {seconds:.0f} s of {sign.name}: killed")
-                os.killpg(pid, signal.SIGKILL)
-                _ended(watch, 10)
-        finally:
-            os.close(watch)
+        """Ask the process to end with `sign`, and kill it after `seconds`; then kill what it started and left."""
+        if (pid := self.pid) is not None:
+            watch = os.pidfd_open(pid)
+            try:
+                os.kill(pid, sign)
+                if not _ended(watch, seconds):
+                    say(f"{self.name} did not end within {seconds:.0f} s of {sign.name}: killed")
+                    os.kill(pid, signal.SIGKILL)
+                    _ended(watch, 10)
+            finally:
+                os.close(watch)
         if self._child is not None:
             self._child.wait()
+        self._kill_group()
         self._pid_file.unlink(missing_ok=True)
+
+    def _kill_group(self) -> None:
+        """Kill what is left of the process's group; Nomad's log collectors outlive their agent."""
+        recorded = self._recorded()
+        # While a group has members its number is not given to a process; a process with that number is another's.
+        if recorded is not None and not _start_time(recorded[0]):
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(recorded[0], signal.SIGKILL)
+
+    def _recorded(self) -> tuple[int, str] | None:
+        try:
+            pid, started = self._pid_file.read_text().split()
+        except (FileNotFoundError, ValueError):
+            return None
+        return int(pid), started
 
     def tail(self, lines: int = 25) -> str:
         """The last lines of the log."""

@@ -1,0 +1,32 @@
+# Every variable of jobs/serving.nomad.hcl, with a value other than its default.
+name             = "every-variable"
+bundle_url       = "s3::https://s3.eu-central-1.amazonaws.com/bundles/x-1.0.0.tar.gz"
+bundle_checksum  = "sha256:ffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff"
+model_version    = 7
+device           = "gpu"
+network_mode     = "host"
+datacenters      = ["dc1", "dc2"]
+node_pool        = "all"
+count            = 3
+min_count        = 2
+max_count        = 20
+canary           = 2
+min_healthy_time = 30
+healthy_deadline = 600
+shutdown_delay   = 10
+shutdown_grace   = 25
+tfs_image        = "registry.example.com/serving:2.19.1-gpu"
+adapter_image    = "registry.example.com/adapter:0.1.0"
+user             = "65532:65532"
+tfs_cpu          = 4000
+tfs_memory       = 8192
+tfs_threads      = 128
+adapter_cpu      = 1000
+adapter_memory   = 1024
+disk             = 4096
+gpu_count        = 2
+batch_size       = 256
+batch_timeout    = 500
+tags             = ["urlprefix-/x", "team-vision"]
+log_level        = "DEBUG"
+env              = { OTEL_EXPORTER_OTLP_ENDPOINT = "http://collector.example.com:4318" }

@@ -1,0 +1,175 @@
+"""The production job on a real Nomad, Consul and Docker: two tasks that behave as one service."""
+
+import asyncio
+import os
+import signal
+import time
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+
+import aiohttp
+import pytest
+
+from deploy.cluster.cluster import Cluster
+from tests.cluster.client import Call, Directory, Load, ask, session
+from tests.cluster.conftest import Service
+from tests.cluster.jobfile import JOB
+
+Deploy = Callable[..., Service]
+
+
+@pytest.fixture
+def directory(cluster: Cluster) -> Directory:
+    return Directory(cluster.consul.dns_port)
+
+
+async def test_a_healthy_group_answers_where_consul_says(
+    cluster: Cluster, deploy: Deploy, directory: Directory
+) -> None:
+    service = deploy("found")
+    (address,) = cluster.consul.passing(service.name, 1, seconds=10)
+
+    assert await directory.addresses(service.name) == [address]
+    assert await directory.hosts(service.name) == [address.split(":")[0]]
+    assert cluster.consul.dig("found.service.consul", "SRV")[0].split()[2] == address.split(":")[1]
+    async with session() as client:
+        assert (await ask(client, address)).correct
+
+
+async def test_in_host_mode_the_only_port_is_the_adapters(cluster: Cluster, deploy: Deploy) -> None:
+    service = deploy("on-the-host", network_mode="host")
+    (address,) = cluster.consul.passing(service.name, 1, seconds=10)
+
+    async with session() as client:
+        assert (await ask(client, address)).correct
+    (allocation,) = cluster.nomad.running(service.name)
+    ports = {task: listening(processes(cluster, task, allocation["ID"])) for task in ("tfs", "adapter")}
+    assert ports == {"tfs": set(), "adapter": {int(address.split(":")[1])}}
+
+
+async def test_a_killed_model_server_is_noticed_at_once_and_healed_without_a_wrong_answer(
+    cluster: Cluster, deploy: Deploy
+) -> None:
+    service = deploy("killed")
+    (address,) = cluster.consul.passing(service.name, 1, seconds=10)
+    (allocation,) = cluster.nomad.running(service.name)
+    server = processes(cluster, "tfs", allocation["ID"])[-1]
+
+    async with session() as client, asyncio.timeout(60):
+        calls = [await ask(client, address)]
+        os.kill(server, signal.SIGKILL)
+        killed = time.monotonic()
+        while await is_ready(client, address):
+            calls.append(await ask(client, address))
+        noticed = time.monotonic() - killed
+        calls.append(await ask(client, address))
+        while not await is_ready(client, address):
+            calls.append(await ask(client, address))
+        calls.append(await ask(client, address))
+
+    assert noticed < 1.0
+    assert calls[0].correct
+    assert calls[-1].correct
+    assert not [call for call in calls if not (call.correct or refused_for_now(call))]
+    assert [call for call in calls if refused_for_now(call)], "the model server was away, and nobody was told"
+    cluster.consul.passing(service.name, 1, seconds=10)
+    (healed,) = cluster.nomad.running(service.name)
+    assert healed["ID"] == allocation["ID"], "the sidecar was to be restarted, not the group"
+
+
+async def test_stopping_under_load_loses_no_request(cluster: Cluster, deploy: Deploy, directory: Directory) -> None:
+    service = deploy("stopped", shutdown_delay=5)
+    (address,) = cluster.consul.passing(service.name, 1, seconds=10)
+
+    async with Load(directory, service.name, rate=50) as load:
+        await load.done(50)
+        stopping = time.monotonic()
+        await asyncio.to_thread(cluster.nomad.command, "job", "stop", "-detach", service.name)
+        await asyncio.to_thread(cluster.consul.gone, service.name, address, 30)
+        gone = time.monotonic()
+        await asyncio.to_thread(cluster.nomad.ended, service.name, 60)
+        ended = time.monotonic()
+
+    calls = sorted(load.calls, key=lambda call: call.started)
+    assert not [call for call in calls if call.lost]
+    assert len([call for call in calls if call.correct]) > 50
+    absent = [call.started for call in calls if call.address is None]
+    assert absent
+    assert absent[0] >= stopping
+    assert ended - gone >= 5, (
+        "the instance was to serve on after leaving Consul"
+    )
+    assert max(later - earlier for earlier, later in pairwise(call.started for call in calls)) < 1.0
+
+
+async def test_a_request_in_flight_is_answered_after_the_stop_signal(cluster: Cluster, deploy: Deploy) -> None:
+    service = deploy("in-flight", shutdown_delay=0)
+    (address,) = cluster.consul.passing(service.name, 1, seconds=10)
+    host, port = address.split(":")
+    body = b'{"instances": [1.0, 2.0, 5.0]}'
+    head = f"POST /v1/models/half_plus_two:predict HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+
+    reader, writer = await asyncio.open_connection(host, int(port))
+    writer.write(head + body[:10])
+    await writer.drain()
+    async with session() as client:
+        assert await is_ready(client, address)
+        await asyncio.to_thread(cluster.nomad.command, "job", "stop", "-detach", service.name)
+        async with asyncio.timeout(20):
+            while await is_ready(client, address):
+                pass
+    writer.write(body[10:])
+    await writer.drain()
+
+    async with asyncio.timeout(20):
+        assert await reader.readline() == b"HTTP/1.1 200 OK\r\n"
+    writer.close()
+    await asyncio.to_thread(cluster.nomad.ended, service.name, 60)
+
+
+def test_a_bundle_that_is_not_what_the_job_says_is_never_served(
+    cluster: Cluster, sample: dict[str, object], stopped_afterwards: list[str]
+) -> None:
+    stopped_afterwards.append("mismatch")
+    cluster.nomad.run(JOB, {**sample, "name": "mismatch", "model_version": 2})
+    allocation = cluster.nomad.failed("mismatch", seconds=60)
+    said = cluster.nomad.logs(allocation, "adapter", "stderr")
+    assert "the job says model version 2, the bundle holds half_plus_two 1" in said
+    assert cluster.consul.passing("mismatch", 0, seconds=10) == []
+
+
+async def is_ready(client: aiohttp.ClientSession, address: str) -> bool:
+    """Whether /health/ready says so; a closed port does not."""
+    try:
+        async with client.get(f"http://{address}/health/ready") as response:
+            return response.status == 200
+    except aiohttp.ClientError:
+        return False
+
+
+def refused_for_now(call: Call) -> bool:
+    """The one answer that is right while the model server is away."""
+    return call.status == 503 and call.retry_after is not None
+
+
+def processes(cluster: Cluster, task: str, allocation: str) -> list[int]:
+    """The process ids of a task's container, its init first."""
+    state = cluster.docker.client("inspect", "--format", "{{.State.Pid}}", f"{task}-{allocation}")
+    init = int(state)
+    found = [init]
+    for pid in found:
+        found += [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    return found
+
+
+def listening(pids: list[int]) -> set[int]:
+    """The TCP ports that these processes listen on."""
+    own = {str(link.readlink()) for pid in pids for link in Path(f"/proc/{pid}/fd").iterdir() if link.is_symlink()}
+    ports = set()
+    for table in ("tcp", "tcp6"):
+        for line in Path(f"/proc/{pids[0]}/net/{table}").read_text().splitlines()[1:]:
+            fields = line.split()
+            if fields[3] == "0A" and f"socket:[{fields[9]}]" in own:  # 0A: LISTEN
+                ports.add(int(fields[1].split(":")[1], 16))
+    return ports

@@ -11,6 +11,9 @@ from typing import Protocol
 
 log = logging.getLogger(__name__)
 
+# Seconds. Not 0, which aiohttp takes for "without end" (helpers.py, ceil_timeout).
+AT_ONCE = 0.05
+
 
 class Port(Protocol):
     """The listening side of the server."""
@@ -57,7 +60,7 @@ class Drain:
             pass
         await port.stop()
         connections.pre_shutdown()
-        answered = asyncio.create_task(connections.shutdown(self.grace))
+        answered = asyncio.create_task(connections.shutdown(max(self.grace, AT_ONCE)))
         forced = asyncio.create_task(self._forced.wait())
         await asyncio.wait({answered, forced}, return_when=asyncio.FIRST_COMPLETED)
         forced.cancel()
@@ -66,5 +69,5 @@ class Drain:
             return True
         log.warning("Forced: requests in flight are cut off", extra={"attributes": {"event.name": "tandem.forced"}})
         answered.cancel()
-        await connections.shutdown(0)
+        await connections.shutdown(AT_ONCE)
         return False

@@ -88,7 +88,6 @@ async def serve(settings: Settings, bundle: manifest.Manifest | None, stream: Lo
 def contract(bundle: manifest.Manifest | None, group: Group, bodies: Bodies, drain: Drain) -> Routes:
     """The resources of the contract that have exact paths."""
     health = Health(group)
-    name, version = (bundle.name, bundle.version) if bundle else ("Tandem gateway", adapter.__version__)
     return {
         "/health": {"GET": health.overview, "HEAD": health.overview},
         "/health/live": {"GET": health.live, "HEAD": health.live},
@@ -96,7 +95,7 @@ def contract(bundle: manifest.Manifest | None, group: Group, bodies: Bodies, dra
         "/health/startup": {"GET": health.startup, "HEAD": health.startup},
         "/metrics": {"GET": metrics_resource.page},
         "/shutdown": {"POST": Shutdown(bodies, drain.begin)},
-        **docs.routes(name, version),
+        **docs.routes(bundle),
     }
 
 

@@ -11,6 +11,8 @@ from string import Template
 import orjson
 from aiohttp import web
 
+import adapter
+from adapter.bundle.manifest import Manifest
 from adapter.exchange import Exchange, Handler, response
 
 ASSETS = {
@@ -35,11 +37,14 @@ _POLICY = "; ".join(
 _HEADERS = {"X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer"}
 
 
-def routes(name: str, version: str) -> dict[str, dict[str, Handler]]:
-    """The documentation of the service that is called `name`, in its `version`."""
+def routes(bundle: Manifest | None) -> dict[str, dict[str, Handler]]:
+    """The documentation under the name and version of `bundle`, or as the gateway that runs none."""
     here = files("adapter.contract")
     document = orjson.loads((here / "openapi.json").read_bytes())
+    name, version = (bundle.name, bundle.version) if bundle else ("Tandem gateway", adapter.__version__)
     document["info"] |= {"title": name, "version": version}
+    if bundle:  # what "Try it out" begins with
+        document["components"]["parameters"]["Model"]["example"] = bundle.models[0].name
     template = Template((here / "swagger" / "index.html").read_text(encoding="utf-8"))
     page = template.substitute(title=html.escape(f"{name} {version}"))
     return {

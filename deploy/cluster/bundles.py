@@ -34,6 +34,11 @@ class BundleStore:
         self._process.start([*command, str(self._port)])
         self._process.until(self._listens, seconds=10)
 
+    @property
+    def alive(self) -> bool:
+        """Whether it runs."""
+        return self._process.pid is not None
+
     def stop(self) -> None:
         """Stop the file server."""
         self._process.stop(signal.SIGTERM, seconds=5)

@@ -81,6 +81,11 @@ class Cluster:
         """The cluster that an earlier process started in `directory`."""
         return cls(directory) if (directory / "cluster.json").exists() else None
 
+    @property
+    def alive(self) -> bool:
+        """Whether all its agents run."""
+        return self.consul.alive and self.bundles.alive and all(agent.alive for agent in self._agents)
+
     def _start(self, state: dict[str, object]) -> None:
         self.docker.start()
         self.images = build_all(self.docker)

@@ -36,6 +36,11 @@ class Consul:
         self._process.start(command, {key: value for key, value in os.environ.items() if not key.startswith("CONSUL_")})
         self._process.until(self._leads, seconds=30)
 
+    @property
+    def alive(self) -> bool:
+        """Whether it runs."""
+        return self._process.pid is not None
+
     def stop(self) -> None:
         """Stop the agent."""
         self._process.stop(signal.SIGTERM, seconds=10)

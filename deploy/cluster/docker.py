@@ -14,6 +14,7 @@ from pathlib import Path
 
 from deploy.cluster.cache import cache
 from deploy.cluster.process import Background, ClusterError, need
+from deploy.cluster.residue import unmount_below
 
 SYSTEM_SOCKET = Path("/var/run/docker.sock")
 
@@ -49,6 +50,7 @@ class Docker:
         if self._daemon.pid is not None and (left := self.client("ps", "--all", "--quiet").split()):
             self.client("rm", "--force", "--volumes", *left)
         self._daemon.stop(signal.SIGTERM, seconds=30)
+        unmount_below(self._run)
         shutil.rmtree(self._run, ignore_errors=True)
 
     def client(self, *arguments: str) -> str:

@@ -56,7 +56,7 @@ class Agent:
 
     @property
     def alive(self) -> bool:
-        """Whether the agent runs."""
+        """Whether it runs."""
         return self._process.pid is not None
 
     def _config(
@@ -111,11 +111,12 @@ class Nomad:
     def __init__(self, server: Agent) -> None:
         self.api = server.api
         self.address = server.address
+        self.program = binary("nomad")
         self._environment = server.environment
 
     def command(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """`nomad ARGUMENTS…`, whatever it exits with."""
-        command = [str(binary("nomad")), *arguments]
+        command = [str(self.program), *arguments]
         return subprocess.run(command, env=self._environment, capture_output=True, text=True, check=False)
 
     def run(self, job_file: Path, variables: Mapping[str, object], var_files: Sequence[Path] = ()) -> None:

@@ -64,7 +64,7 @@ def remove_since(before: Residue) -> None:
 
 
 def unmount_below(directory: Path) -> None:
-    """Unmount everything below `directory`, innermost first: allocations' secrets are file systems of their own."""
+    """Unmount everything below `directory`, innermost first: secrets of allocations, network namespaces of containers."""
     inside = f"{directory}/"
     mounts = [line.split()[1] for line in Path("/proc/mounts").read_text().splitlines()]
     for target in sorted((path for path in mounts if path.startswith(inside)), reverse=True):

@@ -1,0 +1,87 @@
+"""`make cluster` and `make cluster-down`: a real Nomad, Consul and Docker on this machine, running the production job.
+
+The same parts as in the cluster tests (`deploy.cluster`), left running until `down`, which leaves nothing but the cache.
+"""
+
+import sys
+import tempfile
+from pathlib import Path
+
+from deploy import pack
+from deploy.cluster.cluster import Cluster, missing
+from deploy.cluster.process import ClusterError
+
+DIRECTORY = Path("/tmp/tandem-cluster")  # fixed, so that `down` finds it, and short
+JOB = Path(__file__).resolve().parents[2] / "jobs" / "serving.nomad.hcl"
+
+
+def up(bundle: Path) -> int:
+    """Start the cluster unless it runs, release `bundle` on it, and say how to reach it. Returns the exit status."""
+    if reason := missing():
+        print(f"tandem: no cluster can run here: {reason}", file=sys.stderr)
+        return 1
+    try:
+        cluster = _running() or Cluster.start(DIRECTORY)
+        print(_release(cluster, bundle))
+    except ClusterError as error:
+        print(f"tandem: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def down() -> int:
+    """Stop the cluster and remove what it left. Returns the exit status."""
+    cluster = Cluster.found(DIRECTORY)
+    if cluster is None:
+        print("tandem: no cluster is running", file=sys.stderr)
+        return 0
+    cluster.stop()
+    return 0
+
+
+def _running() -> Cluster | None:
+    """The cluster if all of it lives; one that a reboot or a kill has left in parts is cleared away."""
+    cluster = Cluster.found(DIRECTORY)
+    if cluster is not None and not cluster.alive:
+        cluster.stop()
+        return None
+    return cluster
+
+
+def _release(cluster: Cluster, bundle: Path) -> str:
+    with tempfile.TemporaryDirectory() as directory:
+        archive = Path(directory) / f"{bundle.name}.tar.gz"
+        pack.pack(bundle, archive)
+        published = cluster.bundles.publish(archive)
+    manifest = pack.build(bundle)
+    model = manifest.models[0]
+    name = manifest.name.replace("_", "-").lower()
+    variables = {
+        "name": name,
+        "bundle_url": published.url,
+        "bundle_checksum": published.checksum,
+        "model_version": model.version,
+        "tfs_image": cluster.images.model_server,
+        "adapter_image": cluster.images.adapter,
+        "min_healthy_time": 1,
+    }
+    cluster.nomad.run(JOB, variables)
+    cluster.nomad.deployed(name, seconds=180)
+    (address,) = cluster.consul.passing(name, 1, seconds=30)
+    request = bundle / "request.json"
+    body = f"@{request}" if request.exists() else "'{\"instances\": [...]}'"
+    return "\n".join(
+        (
+            f"{manifest.name}@{manifest.version} runs on Nomad: http://{address}",
+            f"  call it      curl -d {body} http://{address}/v1/models/{model.name}:predict",
+            f"  its health   curl http://{address}/health",
+            f"  find it      dig @127.0.0.1 -p {cluster.consul.dns_port} +short {name}.service.consul SRV",
+            f"  its tasks    NOMAD_ADDR=http://{cluster.nomad.address} {cluster.nomad.program} job status {name}",
+            f"  Consul       http://{cluster.consul.address}/ui",
+            "  stop it all  make cluster-down",
+        )
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(down() if sys.argv[1:] == ["down"] else up(Path(sys.argv[2] if len(sys.argv) > 2 else "samples/digits")))

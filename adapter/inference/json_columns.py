@@ -14,8 +14,9 @@ _FIRST_KEY = {True: re.compile(rb'\[[ \t\r\n]*\{[ \t\r\n]*(?=")'), False: re.com
 _NUMBERS = re.compile(rb"[\[ \t\r\n]*[-0-9\]]")
 _COLON = re.compile(rb"[ \t\r\n]*:[ \t\r\n]*")
 _SPACE = b" \t\r\n"
-# Objects with less text for each value are parsed and read faster than they are walked (32 numbers against 30 µs).
-_WORTH_WALKING = 256
+# More than a few objects with little text for each value are read faster once parsed: 1 µs a value against 5 µs.
+_FEW = 4
+_LITTLE = 256
 
 
 class Value(NamedTuple):
@@ -55,7 +56,7 @@ def values(body: bytes, start: int, end: int, row: bool, inputs: Mapping[str, Te
         if brace >= 0:
             objects.append(found)
             found = []
-            if quote - start < _WORTH_WALKING * len(inputs) * len(objects):
+            if len(objects) > _FEW and quote - start < _LITTLE * len(inputs) * len(objects):
                 return None
         if after != (b"," if brace < 0 else (b"},{" if quote < end else b"}]") if row else b"}"):
             return None

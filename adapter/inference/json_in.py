@@ -20,7 +20,7 @@ import numpy as np
 
 from adapter.inference import json_scan, json_tree
 from adapter.inference.json_columns import values
-from adapter.inference.json_numbers import numbers
+from adapter.inference.json_numbers import PIECE, numbers, numbers_in_steps
 from adapter.inference.tensor import Array, BadInput, Signature, Tensor, TensorSpec
 
 Steps = Generator[None, None, dict[str, Tensor]]
@@ -31,6 +31,7 @@ _HEAD = re.compile(
 )
 _TAIL = re.compile(rb",[ \t\r\n]*" + _SIGNATURE + rb"\Z")
 _LONGEST_TAIL = 512
+_NUMBER_OR_LIST = b"[-0123456789 \t\r\n"
 
 
 @dataclass(slots=True, eq=False)
@@ -49,6 +50,18 @@ class PredictBody:
 
     def tensors(self, signature: Signature) -> dict[str, Tensor]:
         """The signature's inputs as tensors; BadInput says what is wrong with the body."""
+        inputs = signature.inputs
+        # The way of most requests: one input, a list of lists of numbers, and not many of them.
+        if (
+            self.tree is None
+            and len(inputs) == 1
+            and self.end - self.start <= PIECE
+            and self.body[self.start + 1] in _NUMBER_OR_LIST
+        ):
+            ((name, spec),) = inputs.items()
+            array = numbers(self.body[self.start : self.end], spec.dtype)
+            if array is not None and _may_be(array, self.row):
+                return {name: Tensor(spec.dtype, array)}
         steps = self.tensors_in_steps(signature)
         while True:
             try:
@@ -77,14 +90,13 @@ class PredictBody:
         arrays: dict[str, list[Array]] = {name: [] for name in inputs}
         for found in objects:
             for name, start, end in found:
-                array = yield from numbers(self.body, start, end, inputs[name or only].dtype)
+                array = yield from numbers_in_steps(self.body, start, end, inputs[name or only].dtype)
                 if array is None:
                     return None
                 arrays[name or only].append(array)
         if objects[0][0].name is None:
             array = arrays[only][0]
-            # Rows are a list and there is at least one.
-            return None if self.row and not array.shape[:1] > (0,) else {only: Tensor(inputs[only].dtype, array)}
+            return {only: Tensor(inputs[only].dtype, array)} if _may_be(array, self.row) else None
         tensors = {}
         for name, column in arrays.items():
             if len(column) != len(objects) or any(array.shape != column[0].shape for array in column):
@@ -92,6 +104,11 @@ class PredictBody:
             array = column[0] if not self.row else column[0][np.newaxis] if len(column) == 1 else np.stack(column)
             tensors[name] = Tensor(inputs[name].dtype, array)
         return tensors
+
+
+def _may_be(array: Array, row: bool) -> bool:
+    """Rows stand in a list, and there is at least one."""
+    return not row or array.shape[:1] > (0,)
 
 
 def parse(body: bytes) -> PredictBody:
@@ -112,7 +129,7 @@ def _usual(body: bytes) -> PredictBody | None:
     end = body.rfind(b"}")
     if body[end + 1 :].strip(b" \t\r\n"):
         return None
-    if name is None:
+    if name is None and body[end - 1] in b'" \t\r\n':
         start = max(head.end(), end - _LONGEST_TAIL)
         tail = _TAIL.search(body[start:end])
         if tail is not None:
@@ -120,5 +137,7 @@ def _usual(body: bytes) -> PredictBody | None:
     try:
         signature_name = name.decode() if name else ""
     except UnicodeDecodeError:
+        return None
+    if head.end() >= end:
         return None
     return PredictBody(signature_name, head[2] == b"instances", body, head.end(), end)

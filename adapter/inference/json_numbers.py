@@ -16,7 +16,25 @@ from typing import Any, Literal
 import numpy as np
 import simdjson
 
-from adapter.inference.tensor import BFLOAT16, Array, DType, Shape
+from adapter.inference.tensor import (
+    BFLOAT16,
+    COMPLEX64,
+    COMPLEX128,
+    DOUBLE,
+    FLOAT,
+    HALF,
+    INT8,
+    INT16,
+    INT32,
+    INT64,
+    UINT8,
+    UINT16,
+    UINT32,
+    UINT64,
+    Array,
+    DType,
+    Shape,
+)  # fmt: skip
 
 # All that a number or white space is made of. What is left of a list of lists of numbers is brackets and commas.
 NUMERIC = b"0123456789+-.eE \t\r\n"
@@ -27,6 +45,13 @@ _REMEMBERED = 4096
 _MAX_RANK = 64
 
 Code = Literal["d", "i", "u"]
+_NUMPY: Mapping[Code, np.dtype[Any]] = {"d": np.dtype("<f8"), "i": np.dtype("<i8"), "u": np.dtype("<u8")}
+# How simdjson is asked for what each dtype is made of. Strings and bools it is not asked for.
+_CODES: Mapping[int, Code] = {
+    **{dtype.number: "i" for dtype in (INT32, UINT8, INT16, INT8, INT64, UINT16, UINT32)},
+    **{dtype.number: "d" for dtype in (FLOAT, DOUBLE, HALF, BFLOAT16, COMPLEX64, COMPLEX128)},
+    UINT64.number: "u",
+}
 
 _PARSER: Any = simdjson.Parser()
 # A double too large for float32 becomes infinite, as in TFS, without a warning; errstate would cost 2 µs each time.
@@ -34,13 +59,8 @@ _QUIETLY: Any = contextvars.copy_context()
 _QUIETLY.run(np.seterr, over="ignore")
 
 
-def skeleton_of(text: bytes) -> bytes:
-    """What is left of a text without numbers and white space."""
-    return text.translate(None, NUMERIC)
-
-
 def shape_of(skeleton: bytes) -> Shape | None:
-    """The shape of the lists with this skeleton, None if they are ragged or no lists of numbers.
+    """The shape of the lists with this skeleton (of a bare number: none), None if ragged or not of numbers alone.
 
     A list without comma has one value or none, the skeleton can't tell: its size is given as 1.
     """
@@ -49,13 +69,14 @@ def shape_of(skeleton: bytes) -> Shape | None:
 
 def _shape(skeleton: bytes) -> Shape | None:
     depth = len(skeleton) - len(skeleton.lstrip(b"["))
-    if not 0 < depth <= _MAX_RANK:
+    if depth > _MAX_RANK:
         return None
     shape = []
     element = b""
+    closed = 0
     for level in reversed(range(depth)):
         # The first list of a level opens at index `level`; it closes where that many brackets first close in a row.
-        closed = skeleton.find(b"]" * (depth - level))
+        closed = skeleton.find(b"]" * (depth - level), closed)
         if closed < 0:
             return None
         inside = closed + depth - level - 1 - (level + 1)
@@ -70,46 +91,61 @@ def _shape(skeleton: bytes) -> Shape | None:
 _known_shape = lru_cache(1024)(_shape)
 
 
-def numbers(text: bytes, start: int, end: int, dtype: DType) -> Generator[None, None, Array | None]:
-    """The number or the lists of numbers between two offsets of a text; None if anything there takes more care.
-
-    Yields between the pieces of a large text.
-    """
-    code = _code(dtype)
+def numbers(text: bytes, dtype: DType) -> Array | None:
+    """The number, or the lists of numbers, that a text is; None if anything in it takes more care."""
+    code = _CODES.get(dtype.number)
     if code is None:
         return None
+    skeleton = text.translate(None, NUMERIC)
+    shape = shape_of(skeleton)
+    if shape is None:
+        return None
+    values = _parsed(text if skeleton else b"[%b]" % text, code)
+    return None if values is None else _shaped(values, shape, dtype)
+
+
+def numbers_in_steps(text: bytes, start: int, end: int, dtype: DType) -> Generator[None, None, Array | None]:
+    """The same of what stands between two offsets; yields between the pieces of a large text.
+
+    Joining pieces is safe: each joint is a comma, each piece is valid between as many brackets as the skeleton has open
+    there, and an empty place beside the comma, the one thing that these brackets can hide, leaves the count too low.
+    """
     if end - start <= PIECE:
-        text = text[start:end]
-        skeleton = text.translate(None, NUMERIC)
-        shape = shape_of(skeleton) if skeleton else ()
-        if shape is None:
+        return numbers(text[start:end], dtype)
+    code = _CODES.get(dtype.number)
+    if code is None:
+        return None
+    pieces = []
+    while start < end:
+        comma = text.find(b",", start + PIECE, end)
+        stop = comma if comma >= 0 else end
+        skeleton = text[start:stop].translate(None, NUMERIC)
+        if skeleton.strip(b"[],"):
             return None
-        values = _parsed(text if skeleton else b"[%b]" % text, code)
-    else:
-        shape = yield from _shape_in_steps(text, start, end)
-        if shape is None:
+        pieces.append((start, stop, skeleton))
+        start = stop + 1
+        yield
+    shape = shape_of(b",".join([skeleton for _, _, skeleton in pieces]))
+    if shape is None:
+        return None
+    values = np.empty(math.prod(shape), _NUMPY[code])
+    done = depth = 0
+    for start, stop, skeleton in pieces:
+        before = depth
+        depth += _opened(skeleton)
+        part = _parsed(b"%b%b%b" % (b"[" * before, text[start:stop], b"]" * depth), code)
+        if part is None or done + len(part) > len(values):
             return None
-        values = yield from _parsed_in_steps(text, start, end, code, math.prod(shape))
-    if values is None:
-        return None
-    if not len(values):
-        shape = (*shape[:-1], 0)
-    try:
-        return converted(values.reshape(shape), dtype)
-    except ValueError:  # fewer or more numbers than the skeleton has places
-        return None
+        values[done : done + len(part)] = part
+        done += len(part)
+        yield
+    return _shaped(values[:done], shape, dtype)
 
 
-def _code(dtype: DType) -> Code | None:
-    """How simdjson is asked for numbers that fit the dtype."""
-    if dtype.is_string or dtype.numpy.kind == "b":
-        return None
-    if dtype.numpy.kind in "fc" or dtype is BFLOAT16:
-        return "d"
-    return "u" if dtype.name == "uint64" else "i"
-
-
-_NUMPY: Mapping[Code, np.dtype[Any]] = {"d": np.dtype("<f8"), "i": np.dtype("<i8"), "u": np.dtype("<u8")}
+def _opened(skeleton: bytes) -> int:
+    """How many more lists it opens than it closes."""
+    characters = np.frombuffer(skeleton, np.uint8)
+    return int(np.count_nonzero(characters == 0x5B)) - int(np.count_nonzero(characters == 0x5D))
 
 
 def _parsed(text: bytes, code: Code) -> Array | None:
@@ -120,50 +156,27 @@ def _parsed(text: bytes, code: Code) -> Array | None:
         return None
 
 
-def _shape_in_steps(text: bytes, start: int, end: int) -> Generator[None, None, Shape | None]:
-    skeletons = []
-    for first in range(start, end, PIECE):
-        skeleton = skeleton_of(text[first : min(first + PIECE, end)])
-        if skeleton.strip(b"[],"):
-            return None
-        skeletons.append(skeleton)
-        yield
-    return shape_of(b"".join(skeletons))
-
-
-def _parsed_in_steps(text: bytes, start: int, end: int, code: Code, size: int) -> Generator[None, None, Array | None]:
-    """The numbers of a large text whose skeleton is that of a shape of this size.
-
-    Joining is safe: each joint is a comma, each piece is valid between as many brackets as the skeleton has open there,
-    and an empty place beside a comma, the one thing that closing brackets could hide, leaves the count too low.
-    """
-    values = np.empty(size, _NUMPY[code])
-    done = depth = 0
-    while start < end:
-        comma = text.find(b",", start + PIECE, end)
-        stop = comma if comma >= 0 else end
-        piece = text[start:stop]
-        opened = b"[" * depth
-        depth += piece.count(b"[") - piece.count(b"]")
-        part = _parsed(b"%b%b%b" % (opened, piece, b"]" * depth), code)
-        if part is None or done + len(part) > size:
-            return None
-        values[done : done + len(part)] = part
-        done += len(part)
-        start = stop + 1
-        yield
-    return values if done == size else None
+def _shaped(values: Array, shape: Shape, dtype: DType) -> Array | None:
+    if not len(values) and shape:
+        shape = (*shape[:-1], 0)
+    try:
+        return converted(values.reshape(shape), dtype)
+    except ValueError:  # fewer or more numbers than the skeleton has places
+        return None
 
 
 def converted(values: Array, dtype: DType) -> Array | None:
     """Doubles or 64-bit integers as the dtype has them; None if one is out of the range that it takes."""
-    if dtype is BFLOAT16:
-        return _bfloat16(values)
-    kind = dtype.numpy.kind
-    if kind == "f":
-        array: Array = _QUIETLY.run(values.astype, dtype.numpy, copy=False)
-        return array
-    return _complex(values, dtype) if kind == "c" else _integers(values, dtype)
+    array: Array | None
+    if dtype is FLOAT or dtype is HALF:
+        array = _QUIETLY.run(values.astype, dtype.numpy)
+    elif dtype is BFLOAT16:
+        array = _bfloat16(values)
+    elif dtype.numpy == values.dtype:
+        array = values
+    else:
+        array = _complex(values, dtype) if dtype.numpy.kind == "c" else _integers(values, dtype)
+    return array
 
 
 INT32_RANGE = (-(1 << 31), (1 << 31) - 1)
@@ -177,8 +190,6 @@ def range_of(dtype: DType) -> tuple[int, int]:
 
 
 def _integers(values: Array, dtype: DType) -> Array | None:
-    if dtype.numpy == values.dtype:
-        return values
     low, high = range_of(dtype)
     if values.size and (values.min() < low or values.max() > high):
         return None

@@ -44,15 +44,11 @@ def predictions_in_steps(
     """The same for large answers: yields every few milliseconds, so that others get their turn."""
     texts = {}
     for name, tensor in outputs.items():
-        if tensor.data.size <= STEP or tensor.dtype.is_string:
+        if tensor.dtype.is_string:
             texts[name] = _text(name, tensor, nonfinite)
             yield
         else:
-            pieces = []
-            for piece in _pieces(plain(tensor), nonfinite):
-                pieces.append(piece)
-                yield
-            texts[name] = b"".join(pieces)
+            texts[name] = yield from numbers_in_steps(tensor, nonfinite)
     return _assembled(texts, outputs, row)
 
 
@@ -88,7 +84,7 @@ def _text(name: str, tensor: Tensor, nonfinite: NonFinite) -> bytes:
     """One tensor as JSON."""
     if tensor.dtype.is_string:
         return orjson.dumps(_strings(tensor.data, name.endswith("_bytes")))
-    return _numbers(plain(tensor), nonfinite)
+    return numbers(plain(tensor), nonfinite)
 
 
 def plain(tensor: Tensor) -> Array:
@@ -101,7 +97,8 @@ def plain(tensor: Tensor) -> Array:
     return data.astype(np.float32) if tensor.dtype is HALF else data
 
 
-def _numbers(data: Array, nonfinite: NonFinite) -> bytes:
+def numbers(data: Array, nonfinite: NonFinite) -> bytes:
+    """Numbers of a `plain` tensor as JSON, nested as their shape is."""
     text = orjson.dumps(data if data.ndim else data[()], None, orjson.OPT_SERIALIZE_NUMPY)
     # orjson writes `null` for what JSON has no number for, and no other n: a search for one byte is 50 times as fast.
     return _with_tokens(text, data, nonfinite) if b"n" in text else text
@@ -121,7 +118,7 @@ def _pieces(data: Array, nonfinite: NonFinite) -> Iterator[bytes]:
         for start in range(0, len(data), step):
             if start:
                 yield b","
-            yield _numbers(data[start : start + step], nonfinite)[1:-1]
+            yield numbers(data[start : start + step], nonfinite)[1:-1]
     yield b"]"
 
 
@@ -152,7 +149,7 @@ def _rows(name: str, tensor: Tensor, text: bytes) -> list[bytes]:
     if tensor.dtype.is_string:
         return [orjson.dumps(row) for row in _strings(data, name.endswith("_bytes"))]
     if data.size == 0:
-        return [_numbers(np.empty(data.shape[1:]), "null")] * len(data)
+        return [numbers(np.empty(data.shape[1:]), "null")] * len(data)
     inner = data.ndim - 1 + (data.dtype.kind == "c")
     opening, closing = b"[" * inner, b"]" * inner
     rows = text[inner + 1 : -inner - 1].split(closing + b"," + opening)

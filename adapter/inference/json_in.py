@@ -20,7 +20,7 @@ import numpy as np
 
 from adapter.inference import json_scan, json_tree
 from adapter.inference.json_columns import values
-from adapter.inference.json_numbers import PIECE, numbers, numbers_in_steps
+from adapter.inference.json_numbers import PIECE, numbers, numbers_at_once
 from adapter.inference.tensor import Array, BadInput, Signature, Tensor, TensorSpec
 
 Steps = Generator[None, None, dict[str, Tensor]]
@@ -59,7 +59,7 @@ class PredictBody:
             and self.body[self.start + 1] in _NUMBER_OR_LIST
         ):
             ((name, spec),) = inputs.items()
-            array = numbers(self.body[self.start : self.end], spec.dtype)
+            array = numbers_at_once(self.body[self.start : self.end], spec.dtype)
             if array is not None and _may_be(array, self.row):
                 return {name: Tensor(spec.dtype, array)}
         steps = self.tensors_in_steps(signature)
@@ -90,7 +90,7 @@ class PredictBody:
         arrays: dict[str, list[Array]] = {name: [] for name in inputs}
         for found in objects:
             for name, start, end in found:
-                array = yield from numbers_in_steps(self.body, start, end, inputs[name or only].dtype)
+                array = yield from numbers(self.body, start, end, inputs[name or only].dtype)
                 if array is None:
                     return None
                 arrays[name or only].append(array)

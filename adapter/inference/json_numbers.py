@@ -91,7 +91,7 @@ def _shape(skeleton: bytes) -> Shape | None:
 _known_shape = lru_cache(1024)(_shape)
 
 
-def numbers(text: bytes, dtype: DType) -> Array | None:
+def numbers_at_once(text: bytes, dtype: DType) -> Array | None:
     """The number, or the lists of numbers, that a text is; None if anything in it takes more care."""
     code = _CODES.get(dtype.number)
     if code is None:
@@ -104,14 +104,14 @@ def numbers(text: bytes, dtype: DType) -> Array | None:
     return None if values is None else _shaped(values, shape, dtype)
 
 
-def numbers_in_steps(text: bytes, start: int, end: int, dtype: DType) -> Generator[None, None, Array | None]:
+def numbers(text: bytes, start: int, end: int, dtype: DType) -> Generator[None, None, Array | None]:
     """The same of what stands between two offsets; yields between the pieces of a large text.
 
     Joining pieces is safe: each joint is a comma, each piece is valid between as many brackets as the skeleton has open
     there, and an empty place beside the comma, the one thing that these brackets can hide, leaves the count too low.
     """
     if end - start <= PIECE:
-        return numbers(text[start:end], dtype)
+        return numbers_at_once(text[start:end], dtype)
     code = _CODES.get(dtype.number)
     if code is None:
         return None

@@ -97,6 +97,18 @@ def plain(tensor: Tensor) -> Array:
     return data.astype(np.float32) if tensor.dtype is HALF else data
 
 
+def numbers_in_steps(tensor: Tensor, nonfinite: NonFinite) -> Generator[None, None, bytes]:
+    """A tensor that holds no strings as JSON; yields between the pieces of a large one."""
+    data = plain(tensor)
+    if data.size <= STEP:
+        return numbers(data, nonfinite)
+    pieces = []
+    for piece in _pieces(data, nonfinite):
+        pieces.append(piece)
+        yield
+    return b"".join(pieces)
+
+
 def numbers(data: Array, nonfinite: NonFinite) -> bytes:
     """Numbers of a `plain` tensor as JSON, nested as their shape is."""
     text = orjson.dumps(data if data.ndim else data[()], None, orjson.OPT_SERIALIZE_NUMPY)

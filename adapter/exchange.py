@@ -91,6 +91,9 @@ class Bodies:
         try:
             if request.content.is_eof():
                 return await request.read()
+            if request.headers.get("Expect", "").lower() == "100-continue":  # RFC 9110 §10.1.1
+                await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+                request.writer.output_size = 0
             return await self._receive(exchange)
         except web.HTTPRequestEntityTooLarge:
             raise Refused(413, f"Body too large: at most {self._one} bytes are accepted") from None

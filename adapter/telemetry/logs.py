@@ -17,6 +17,9 @@ from functools import lru_cache
 from typing import Any, BinaryIO
 
 import orjson
+from aiohttp import ClientPayloadError
+from aiohttp.http import HttpProcessingError
+from aiohttp.web import RequestPayloadError
 
 FLUSH_SECONDS = 0.1
 MAX_BODY = 16_384
@@ -118,10 +121,23 @@ class CommonHandler(logging.Handler):
         self._stream.write(record.levelname, record.getMessage(), attributes, int(record.created * 1e9))
 
 
+class StrangersMistakes(logging.Filter):
+    """What aiohttp logs as its own failures though a client caused them: one line of INFO instead of a stack trace."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        error = record.exc_info[1] if record.exc_info else None
+        if isinstance(error, HttpProcessingError | ClientPayloadError | RequestPayloadError | ConnectionError):
+            record.levelno, record.levelname = logging.INFO, "INFO"
+            record.msg, record.args = "Not HTTP, or a body that breaks off: %s", (str(error)[:256],)
+            record.exc_info = None
+        return True
+
+
 def configure(level: str, resource: Mapping[str, str]) -> LogStream:
     """Send every logger of this process to the common log on stdout, from `level` up."""
     stream = LogStream(resource, os.fdopen(os.dup(1), "wb", buffering=0))
     root = logging.getLogger()
     root.handlers = [CommonHandler(stream)]
     root.setLevel(level)
+    logging.getLogger("aiohttp.server").addFilter(StrangersMistakes())
     return stream

@@ -1,0 +1,195 @@
+"""What a stranger sends: the right 4xx that names the mistake, the service unharmed."""
+
+import contextlib
+import gzip
+import json
+import socket
+import zlib
+from collections.abc import Iterator
+
+import pytest
+
+from tests.adapters import Adapter
+from tests.servers import ModelServer
+
+PATH = "/v1/models/multi:predict"
+GOOD = {"signature_name": "scalar_in", "inputs": 3}
+LIMIT = 64 * 1024
+
+
+@pytest.fixture(scope="module")
+def adapter(slow_server: ModelServer) -> Iterator[Adapter]:
+    settings = {"max_body": LIMIT, "max_connections": 20, "request_timeout": 5}
+    with Adapter(tfs_grpc=slow_server.target, **settings) as running:
+        yield running.ready()
+
+
+@pytest.fixture(autouse=True)
+def unharmed(adapter: Adapter) -> Iterator[None]:
+    before = len(adapter.records)
+    yield
+    assert adapter.predict("multi", GOOD).json == {"outputs": 6.0}
+    assert not [record for record in adapter.records[before:] if "exception.type" in record["attributes"]]
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "named"),
+    [
+        ("", 400, ""),
+        ("{", 400, ""),
+        ('{"instances": [1.0,]}', 400, ""),
+        ("[1, 2]", 400, "object"),
+        ('{"signature_name": "matrix", "inputs": [[1, 2], [3]]}', 400, "expected"),
+        ('{"signature_name": "matrix", "inputs": [["a"]]}', 400, "float"),
+        ('{"signature_name": "nope", "inputs": 1}', 400, "nope"),
+        ('{"signature_name": "ints", "inputs": {"flag": [true], "n": [1.5], "u": [1]}}', 400, "int32"),
+        ("[" * 100_000, 413, "at most"),
+        ("[" * 50_000, 400, ""),
+        ('{"inputs": ' + "[" * 30_000 + "1" + "]" * 30_000 + "}", 400, ""),
+    ],
+)
+def test_a_body_that_means_no_tensor_is_refused_in_tfs_envelope(
+    adapter: Adapter, body: str, status: int, named: str
+) -> None:
+    answer = adapter.request("POST", PATH, body)
+    assert answer.status == status, answer.body
+    assert list(answer.json) == ["error"]
+    assert named in answer.json["error"]
+    assert answer.json["error"]
+
+
+def test_an_unknown_model_or_version_is_404_with_tfs_words(adapter: Adapter) -> None:
+    answer = adapter.predict("nope", GOOD)
+    assert (answer.status, answer.json) == (404, {"error": "Servable not found for request: Latest(nope)"})
+    answer = adapter.request("POST", "/v1/models/multi/versions/8:predict", json.dumps(GOOD))
+    assert (answer.status, answer.json) == (404, {"error": "Servable not found for request: Specific(multi, 8)"})
+
+
+def test_a_body_over_the_limit_is_413_by_its_announced_length_before_it_is_read(adapter: Adapter) -> None:
+    answer = adapter.request("POST", PATH, b"{}", {"Content-Length": str(LIMIT + 1)})
+    assert answer.status == 413
+    assert str(LIMIT) in answer.json["error"]
+
+
+def test_a_chunked_body_over_the_limit_is_413_as_soon_as_it_is_too_large(adapter: Adapter) -> None:
+    chunk = b"1000\r\n" + b" " * 4096 + b"\r\n"
+    with open_socket(adapter) as connection:
+        connection.sendall(f"POST {PATH} HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n".encode())
+        with contextlib.suppress(ConnectionError):
+            for _ in range(40):  # it never ends: no last chunk is sent
+                connection.sendall(chunk)
+        assert received(connection).startswith(b"HTTP/1.1 413")
+
+
+def test_a_zip_bomb_is_413_without_being_unpacked(adapter: Adapter) -> None:
+    bomb = gzip.compress(b" " * (200 << 20), 9)
+    assert len(bomb) > LIMIT  # announced too large as it is
+    small = gzip.compress(b" " * (10 << 20), 9)
+    assert len(small) < LIMIT
+    for body in (bomb, small):
+        assert adapter.request("POST", PATH, body, {"Content-Encoding": "gzip"}).status == 413
+
+
+@pytest.mark.parametrize("body", [b"not gzip at all", gzip.compress(b'{"inputs": 1}')[:-9]])
+def test_a_body_that_is_not_what_its_encoding_says_is_400(adapter: Adapter, body: bytes) -> None:
+    answer = adapter.request("POST", PATH, body, {"Content-Encoding": "gzip"})
+    assert answer.status == 400, answer.body
+    assert list(answer.json) == ["error"]
+
+
+def test_compressed_bodies_are_understood(adapter: Adapter) -> None:
+    body = json.dumps(GOOD).encode()
+    for encoding, packed in (("gzip", gzip.compress(body)), ("deflate", zlib.compress(body))):
+        assert adapter.request("POST", PATH, packed, {"Content-Encoding": encoding}).json == {"outputs": 6.0}
+
+
+def test_chunked_bodies_are_understood(adapter: Adapter) -> None:
+    body = json.dumps(GOOD).encode()
+    head = f"POST {PATH} HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n".encode()
+    with open_socket(adapter) as connection:
+        connection.sendall(head + b"".join(b"1\r\n%c\r\n" % byte for byte in body) + b"0\r\n\r\n")
+        assert received(connection).endswith(b'{"outputs":6.0}')
+
+
+def test_expect_100_continue_is_answered_before_the_body_comes(adapter: Adapter) -> None:
+    body = json.dumps(GOOD).encode()
+    head = f"POST {PATH} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\nExpect: 100-continue\r\n"
+    with open_socket(adapter) as connection:
+        connection.sendall(head.encode() + b"Connection: close\r\n\r\n")
+        assert connection.recv(25).startswith(b"HTTP/1.1 100 Continue")
+        connection.sendall(body)
+        assert received(connection).endswith(b'{"outputs":6.0}')
+
+
+def test_a_body_that_never_comes_is_408_at_the_deadline(adapter: Adapter) -> None:
+    head = f"POST {PATH} HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\nX-Request-Timeout: 0.2\r\n\r\n"
+    with open_socket(adapter) as connection:
+        connection.sendall(head.encode() + b"{")
+        assert received(connection).startswith(b"HTTP/1.1 408")
+
+
+def test_a_deadline_that_passes_at_tensorflow_serving_is_504(adapter: Adapter) -> None:
+    slow = json.dumps({"signature_name": "slow", "instances": [3000.0]})
+    for headers in ({"X-Request-Timeout": "0.05"}, {"grpc-timeout": "50m"}):
+        assert adapter.request("POST", PATH, slow, headers).status == 504
+
+
+@pytest.mark.parametrize("headers", [{"X-Request-Timeout": "soon"}, {"X-Request-Timeout": "-1"}, {"grpc-timeout": "1"}])
+def test_a_deadline_that_cannot_be_read_is_400_and_named(adapter: Adapter, headers: dict[str, str]) -> None:
+    answer = adapter.request("POST", PATH, json.dumps(GOOD), headers)
+    assert answer.status == 400
+    assert next(iter(headers)) in answer.json["error"]
+
+
+@pytest.mark.parametrize(
+    "request_bytes",
+    [
+        b"GET / HTTP/1.1\r\nHost: x\r\n" + b"X: " + b"a" * 20_000 + b"\r\n\r\n",
+        b"GET /" + b"a" * 20_000 + b" HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: x\r\n" + b"X: a\r\n" * 2000 + b"\r\n",
+        b"GET / HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab",
+        b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: -1\r\n\r\n",
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03 this is TLS",
+    ],
+    ids=["header", "line", "headers", "lengths", "negative", "tls"],
+)
+def test_what_is_not_http_or_too_much_of_it_is_400(adapter: Adapter, request_bytes: bytes) -> None:
+    with open_socket(adapter) as connection:
+        connection.sendall(request_bytes)
+        assert received(connection).startswith(b"HTTP/1.0 400")  # what version it speaks is not known
+
+
+def test_too_many_connections_are_answered_503_and_closed(adapter: Adapter) -> None:
+    with contextlib.ExitStack() as stack:
+        for _ in range(20):
+            idle = stack.enter_context(open_socket(adapter))
+            idle.sendall(b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert idle.recv(12) == b"HTTP/1.1 200"
+        answer = adapter.request("GET", "/health/live")
+        assert answer.status == 503
+        assert answer.headers["connection"] == "close"
+        assert int(answer.headers["retry-after"]) > 0
+
+
+def test_off_v1_an_unknown_path_or_method_is_a_problem_document(adapter: Adapter) -> None:
+    answer = adapter.request("GET", "/nope")
+    assert (answer.status, answer.json["title"]) == (404, "Not Found")
+    answer = adapter.request("DELETE", "/health")
+    assert (answer.status, answer.headers["allow"]) == (405, "GET, HEAD")
+    assert answer.headers["content-type"] == "application/problem+json"
+
+
+def open_socket(adapter: Adapter) -> socket.socket:
+    return socket.create_connection(("127.0.0.1", adapter.port), timeout=10)
+
+
+def received(connection: socket.socket) -> bytes:
+    """All that comes until the other side closes, or has sent a whole answer."""
+    data = b""
+    while chunk := connection.recv(65536):
+        data += chunk
+        head, separator, body = data.partition(b"\r\n\r\n")
+        lengths = [line.split(b":")[1] for line in head.split(b"\r\n") if line.lower().startswith(b"content-length:")]
+        if separator and lengths and len(body) >= int(lengths[0]):
+            break
+    return data

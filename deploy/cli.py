@@ -43,6 +43,15 @@ def _parser() -> argparse.ArgumentParser:
     packing.add_argument("-o", "--output", type=Path, help="default: NAME-VERSION.tar.gz here")
     packing.set_defaults(run=_pack)
 
+    cluster = commands.add_parser("cluster", help="a real Nomad, Consul and Docker here, running the production job")
+    verbs = cluster.add_subparsers(required=True, metavar="up|down")
+    up = verbs.add_parser("up", help="start it unless it runs, and release a bundle on it")
+    up.add_argument(
+        "bundle", nargs="?", type=Path, default=Path("samples/digits"), help="the bundle's source directory"
+    )
+    up.set_defaults(run=_cluster_up)
+    verbs.add_parser("down", help="stop it and leave nothing behind").set_defaults(run=_cluster_down)
+
     commands.add_parser("model-server", help="the local model server, with tensorflow_model_server's flags")
     return parser
 
@@ -65,6 +74,18 @@ def _pack(options: argparse.Namespace) -> int:
     checksum = pack.pack(options.bundle, target)
     print(f"{target}  {manifest.name}@{manifest.version}  sha256:{checksum}")
     return 0
+
+
+def _cluster_up(options: argparse.Namespace) -> int:
+    from deploy.local import cluster
+
+    return cluster.up(options.bundle)
+
+
+def _cluster_down(_: argparse.Namespace) -> int:
+    from deploy.local import cluster
+
+    return cluster.down()
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ host's. Its image store stays in the cache, its sockets and pid file in a short 
 socket's path has at most 107 characters).
 """
 
+import contextlib
 import hashlib
 import os
 import shutil
@@ -69,6 +70,16 @@ class Docker:
         """Build `tag` on `base`, with no network."""
         options = ["--network=none", "--force-rm", "--tag", tag, "--build-arg", f"BASE={base}"]
         self.client("build", *options, "--file", str(dockerfile), str(context))
+
+    def forget_older(self, tag: str) -> None:
+        """Remove the other tags of an image of ours; what their layers share with it stays."""
+        repository = tag.partition(":")[0]
+        tags = self.client("images", "--format", "{{.Repository}}:{{.Tag}}", repository).split()
+        for old in set(tags) - {tag}:
+            with contextlib.suppress(ClusterError):  # a container still runs on it
+                self.client("rmi", old)
+        if self.ours:  # build stages without a name; the newest ones are the cache of the next build
+            self.client("image", "prune", "--force", "--filter", "until=12h")
 
 
 def _answers(socket: Path) -> bool:

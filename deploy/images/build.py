@@ -59,6 +59,7 @@ def adapter(docker: Docker, base: str) -> str:
         with _context(tag, ADAPTER_LOCK) as context:
             _package(context / "dist")
             docker.build(dockerfile, context, tag, base)
+        docker.forget_older(tag)
     return tag
 
 
@@ -70,6 +71,7 @@ def _model_server(docker: Docker, base: str) -> str:
             _copy([HERE / "bin"], HERE, context)
             _copy(MODEL_SERVER, ROOT, context / "package")
             docker.build(dockerfile, context, tag, base)
+        docker.forget_older(tag)
     return tag
 
 

@@ -81,7 +81,3 @@ def _release(cluster: Cluster, bundle: Path) -> str:
             "  stop it all  make cluster-down",
         )
     )
-
-
-if __name__ == "__main__":
-    sys.exit(down() if sys.argv[1:] == ["down"] else up(Path(sys.argv[2] if len(sys.argv) > 2 else "samples/digits")))

@@ -1,8 +1,8 @@
 """The one place where everything is wired, and the life of the process: start, serve, drain, exit.
 
-settings, bundle ─► connection ─► data plane ─► /v1 ┐
-                        └──► watcher ─► group ──────┼─► chain ─► aiohttp's low-level server ─► port
-log stream, metrics ────────────────────────────────┘
+settings, bundle ─► connection ─► data plane ─► /v1, /v2 ┐
+                        └──► watcher ─► group ───────────┼─► chain ─► aiohttp's low-level server ─► port
+log stream, metrics ─────────────────────────────────────┘
 """
 
 import asyncio
@@ -30,6 +30,7 @@ from adapter.group.watcher import Watcher
 from adapter.inference.calls import Connection
 from adapter.inference.plane import DataPlane
 from adapter.inference.v1 import V1
+from adapter.inference.v2 import V2
 from adapter.settings import Settings
 from adapter.telemetry import metrics
 from adapter.telemetry.logs import LogStream
@@ -48,9 +49,10 @@ async def serve(settings: Settings, bundle: manifest.Manifest | None, stream: Lo
     watcher = Watcher(group, connection, models)
     bodies = Bodies(settings)
     plane = DataPlane(connection, _coalesced(settings, bundle))
+    v2 = V2(plane, bodies, lambda: group.ready, "tandem", adapter.__version__)
     chain = Chain(
         routes=contract(bundle, group, bodies, drain),
-        faces={"/v1/": V1(plane, bodies, settings.cors)},
+        faces={"/v1/": V1(plane, bodies, settings.cors), "/v2/": v2, "/v2": v2},
         settings=settings,
         group=group,
         stream=stream,

@@ -12,10 +12,11 @@ from tests.adapters import Adapter, Answer
 from tests.golden.conftest import DATA
 from tests.servers import ModelServer
 
-CASES = json.loads((DATA / "rest_cases.json").read_text())
+# /v2 is served here and was not there.
+CASES = [case for case in json.loads((DATA / "rest_cases.json").read_text()) if case["id"] != "v2"]
 
 # Off /v1, where TensorFlow Serving has libevent's own pages, the contract's problem documents stand.
-OURS = {"root", "v1", "options_root", "v2", "metrics_query"}
+OURS = {"root", "v1", "options_root", "metrics_query"}
 
 
 def content(body: Any) -> bytes:

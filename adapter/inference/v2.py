@@ -1,0 +1,180 @@
+"""`/v2`: the Open Inference Protocol (KServe v2), REST, with the binary tensor data extension.
+
+The resources are the specification's (kserve/open-inference-protocol, specification/protocol/inference_rest.md). What it
+leaves open: `parameters.signature_name` names the signature, else it is serving_default; a query string is ignored; not
+ready is 503. An error is a problem document with the member `error` that the protocol asks for. Left out, and refused
+where a request asks for it: classification, shared memory and sequences of requests, which are Triton's own.
+"""
+
+import asyncio
+import re
+import zlib
+from collections.abc import Callable, Generator, Mapping
+from functools import lru_cache
+from typing import Any, NamedTuple, TypeVar
+from urllib.parse import unquote
+
+import orjson
+from aiohttp import web
+
+from adapter.errors import Refused
+from adapter.exchange import Bodies, Exchange, response
+from adapter.inference import v2_in, v2_out
+from adapter.inference.calls import STATUS
+from adapter.inference.plane import DataPlane
+from adapter.inference.signatures import Servable
+from adapter.inference.tensor import TensorSpec
+from adapter.pb import serving_pb2
+
+T = TypeVar("T")
+
+_PATH = re.compile(
+    r"/v2(?:/health/(?P<health>live|ready)"
+    r"|/models/(?P<model>[^/]+)(?:/versions/(?P<version>[^/]+))?(?:/(?P<verb>ready|infer))?)?"
+)
+_INT64_MAX = (1 << 63) - 1
+_AVAILABLE = serving_pb2.ModelVersionStatus.AVAILABLE
+_JSON = {"Content-Type": "application/json"}
+# zlib's container formats for the codings of RFC 9110 §8.4.1: gzip's, and zlib's own, which HTTP calls deflate.
+_CODINGS = {"gzip": 31, "deflate": 15}
+
+
+class Target(NamedTuple):
+    """What a `/v2` path asks for: `verb` is server, live, ready, model, model_ready or infer."""
+
+    verb: str
+    servable: Servable
+    route: str
+
+
+@lru_cache(maxsize=1024)
+def parse(path: str) -> Target:
+    """The target of a raw path without its query.
+
+    Raises:
+        Refused: 404 when there is no such resource, 400 when a version is no number.
+    """
+    match = _PATH.fullmatch(path)
+    if match is None:
+        raise Refused(404, f"No such resource: {path[:256]}")
+    if match["model"] is None:
+        health = match["health"]
+        return Target(health or "server", Servable(""), f"/v2/health/{health}" if health else "/v2")
+    version = None
+    if match["version"] is not None:
+        version = int(match["version"]) if re.fullmatch("[0-9]{1,19}", match["version"]) else _INT64_MAX + 1
+        if version > _INT64_MAX:
+            raise Refused(400, f"Version: expected a number up to {_INT64_MAX}, found {match['version'][:64]!r}")
+    route = "/v2/models/{model}" + ("/versions/{version}" if version is not None else "")
+    verb = match["verb"]
+    verbs = {None: "model", "ready": "model_ready", "infer": "infer"}
+    return Target(verbs[verb], Servable(unquote(match["model"]), version), f"{route}/{verb}" if verb else route)
+
+
+class V2:
+    """The face of the data plane that speaks the Open Inference Protocol, of the server called `name` in `version`."""
+
+    def __init__(self, plane: DataPlane, bodies: Bodies, ready: Callable[[], bool], name: str, version: str) -> None:
+        self._plane = plane
+        self._bodies = bodies
+        self._ready = ready
+        self._server = _body({"name": name, "version": version, "extensions": ["binary_tensor_data"]})
+
+    async def __call__(self, exchange: Exchange) -> web.StreamResponse:
+        """Answer any request under `/v2`. Raises RequestFailed and BadInput, which the chain makes problems of."""
+        exchange.route = "/v2/{other}"
+        verb, servable, exchange.route = parse(exchange.request.raw_path.partition("?")[0])
+        allowed = ("POST",) if verb == "infer" else ("GET", "HEAD")
+        if exchange.request.method not in allowed:
+            names = ", ".join(allowed)
+            raise Refused(405, f"{exchange.request.method[:32]} is not offered here, only {names}", {"Allow": names})
+        if verb == "server":
+            return response(200, self._server, _JSON)
+        if verb == "live":
+            return response(200, _body({"live": True}), _JSON)
+        if verb == "ready":
+            return _readiness({}, self._ready())
+        exchange.attributes["tandem.model"] = servable.model[:128]
+        exchange.honour_timeout()
+        if verb == "infer":
+            return await self._infer(exchange, servable)
+        if verb == "model":
+            return response(200, _body(await self._metadata(servable, exchange.deadline)), _JSON)
+        versions = await self._available(servable, exchange.deadline)
+        return _readiness({"name": servable.model}, bool(versions))
+
+    async def _infer(self, exchange: Exchange, servable: Servable) -> web.Response:
+        headers = exchange.request.headers
+        request = v2_in.parse(await self._bodies.read(exchange), headers.get(v2_in.HEADER_LENGTH))
+        endpoint = await self._plane.endpoint(servable, request.signature_name, exchange.deadline)
+        wanted = request.outputs(endpoint.signature)
+        inputs = await _by_turns(request.tensors_in_steps(endpoint.signature))
+        prediction = await self._plane.predict(endpoint, inputs, exchange.deadline)
+        exchange.attributes["tandem.model_version"] = prediction.version
+        outputs = [(name, prediction.outputs[name], binary) for name, binary in wanted]
+        steps = v2_out.response_in_steps(servable.model, prediction.version, request.id, outputs)
+        body, json_length = await _by_turns(steps)
+        about: Mapping[str, str] = _JSON
+        if json_length is not None:
+            about = {"Content-Type": "application/octet-stream", v2_in.HEADER_LENGTH: str(json_length)}
+        return await _encoded(headers.get("Accept-Encoding", ""), body, about)
+
+    async def _metadata(self, servable: Servable, deadline: float) -> dict[str, Any]:
+        """The model as its default signature has it."""
+        endpoint = await self._plane.endpoint(servable, "", deadline)
+        versions = await self._available(Servable(servable.model), deadline)
+        return {
+            "name": servable.model,
+            "versions": [str(version) for version in versions],
+            "platform": "tensorflow_savedmodel",
+            "inputs": [_described(spec) for spec in endpoint.signature.inputs.values()],
+            "outputs": [_described(spec) for spec in endpoint.signature.outputs.values()],
+        }
+
+    async def _available(self, servable: Servable, deadline: float) -> list[int]:
+        """The versions of the servable that can be asked now."""
+        request = serving_pb2.GetModelStatusRequest(model_spec=servable.spec())
+        answer = await self._plane.calls.call(STATUS, request.SerializeToString(), deadline)
+        status = serving_pb2.GetModelStatusResponse.FromString(answer).model_version_status
+        return sorted(version.version for version in status if version.state == _AVAILABLE)
+
+
+def _described(spec: TensorSpec) -> dict[str, Any]:
+    """A tensor's metadata. A shape of unknown rank is written as one free dimension: the protocol has no word for it."""
+    return {
+        "name": spec.name,
+        "datatype": v2_in.name_of(spec.dtype),
+        "shape": [-1] if spec.shape is None else spec.shape,
+    }
+
+
+def _readiness(about: Mapping[str, str], ready: bool) -> web.Response:
+    return response(200 if ready else 503, _body({**about, "ready": ready}), _JSON)
+
+
+def _body(value: object) -> bytes:
+    return orjson.dumps(value)
+
+
+async def _by_turns(steps: Generator[None, None, T]) -> T:
+    """What steps return; between two of them everybody else gets a turn."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as stop:
+            result: T = stop.value
+            return result
+        await asyncio.sleep(0)
+
+
+async def _encoded(accepted: str, body: bytes, headers: Mapping[str, str]) -> web.Response:
+    """The answer, compressed if the client accepts one single coding.
+
+    That is how a client says it wants one; lists of codings are what HTTP libraries send by default, and to compress
+    tensors takes more time than to send them.
+    """
+    window = _CODINGS.get(accepted)
+    if window is None:
+        return response(200, body, headers)
+    compressed = await asyncio.to_thread(zlib.compress, body, 1, window)
+    return response(200, compressed, {**headers, "Content-Encoding": accepted, "Vary": "Accept-Encoding"})

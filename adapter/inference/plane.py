@@ -7,6 +7,7 @@ from adapter.inference import wire
 from adapter.inference.calls import PREDICT, Calls
 from adapter.inference.coalesce import Coalescer, Prediction, Tensors
 from adapter.inference.signatures import Endpoint, Servable, Signatures
+from adapter.inference.turns import Turns
 
 
 class DataPlane:
@@ -14,6 +15,7 @@ class DataPlane:
 
     def __init__(self, calls: Calls, coalesced: Set[str]) -> None:
         self.calls = calls
+        self.turns = Turns()
         self._signatures = Signatures(calls)
         self._coalesced = coalesced
         self._coalescer = Coalescer(self._send)

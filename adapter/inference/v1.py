@@ -2,7 +2,6 @@
 util/json_tensor.cc); `docs/differences.md` lists where this one deliberately answers otherwise.
 """
 
-import asyncio
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from adapter.inference import json_in, json_out
 from adapter.inference.calls import METADATA, STATUS
 from adapter.inference.plane import DataPlane
 from adapter.inference.signatures import Servable
+from adapter.inference.turns import LARGE
 from adapter.pb import serving_pb2
 
 # http_rest_api_util.cc. TFS matches them against path and query together; a query string is therefore malformed.
@@ -80,7 +80,6 @@ class V1:
         self._plane = plane
         self._bodies = bodies
         self._headers: Mapping[str, str] = {**_JSON, **_CORS} if cors else _JSON
-        self._turn = asyncio.Lock()
 
     async def __call__(self, exchange: Exchange) -> web.StreamResponse:
         """Answer any request under `/v1`. Raises RequestFailed and BadInput, which the chain puts into TFS's envelope."""
@@ -101,12 +100,21 @@ class V1:
         return response(200, await self._examples(exchange, target), self._headers)
 
     async def _predict(self, exchange: Exchange, servable: Servable) -> bytes:
-        parsed = json_in.parse(await self._bodies.read(exchange))
-        endpoint = await self._plane.endpoint(servable, parsed.signature_name, exchange.deadline)
-        inputs = parsed.tensors(endpoint.signature)
-        prediction = await self._plane.predict(endpoint, inputs, exchange.deadline)
+        plane = self._plane
+        body = await self._bodies.read(exchange)
+        parsed = json_in.parse(body)
+        endpoint = await plane.endpoint(servable, parsed.signature_name, exchange.deadline)
+        if len(body) < LARGE:
+            inputs = parsed.tensors(endpoint.signature)
+        else:
+            inputs = await plane.turns.take(parsed.tensors_in_steps(endpoint.signature))
+        prediction = await plane.predict(endpoint, inputs, exchange.deadline)
         exchange.attributes["tandem.model_version"] = prediction.version
-        return json_out.predictions(prediction.outputs, row=parsed.row)
+        nonfinite = _nonfinite(exchange.request.headers)
+        outputs = prediction.outputs
+        if sum([tensor.data.nbytes for tensor in outputs.values()]) < LARGE:
+            return json_out.predictions(outputs, parsed.row, nonfinite)
+        return await plane.turns.take(json_out.predictions_in_steps(outputs, parsed.row, nonfinite))
 
     async def _status(self, servable: Servable, deadline: float) -> bytes:
         """TFS reads no label here: a labelled status is that of every version (get_model_status_impl.cc)."""
@@ -145,6 +153,18 @@ class V1:
         """OPTIONS: TFS answers any origin that is a URL and refuses the rest, both without a body."""
         headers = {k: v for k, v in self._headers.items() if k != "Content-Type"}
         return response(200 if re.search("https?://", request.headers.get("Origin", "")) else 400, b"", headers)
+
+
+def _nonfinite(headers: Mapping[str, str]) -> json_out.NonFinite:
+    """How NaN and infinities are written: `Prefer: nonfinite=null` or `=string` (RFC 7240), else as TFS does."""
+    preferred = headers.get("Prefer", "")
+    if "nonfinite" not in preferred:
+        return "tfs"
+    match = re.search(r'(?:^|,)\s*nonfinite\s*=\s*"?(null|string|tfs)"?\s*(?:[,;]|$)', preferred[:1024])
+    if match is None:
+        raise Refused(400, "Prefer: nonfinite: expected null, string or tfs")
+    found: json_out.NonFinite = match[1]  # type: ignore[assignment]
+    return found
 
 
 def _json(value: object) -> bytes:

@@ -1,0 +1,32 @@
+"""Heavy work on the event loop, a piece at a time: so that a small request never waits long behind a large one.
+
+Parsing and rendering a large body takes tens of milliseconds of processor time. The codecs offer it as generators that
+yield every few milliseconds; here one of them runs at a time, and between its pieces everything else has its turn.
+"""
+
+import asyncio
+from collections.abc import Generator
+from typing import TypeVar
+
+T = TypeVar("T")
+
+# Bodies from this size on take turns; below, a whole body costs less than about a millisecond.
+LARGE = 1 << 16
+
+
+class Turns:
+    """Runs steps one after the other, in order of arrival. One instance serves a process."""
+
+    def __init__(self) -> None:
+        self._lock = asyncio.Lock()
+
+    async def take(self, steps: Generator[None, None, T]) -> T:
+        """The generator's result, other tasks having run between its pieces; its exceptions are raised."""
+        async with self._lock:
+            while True:
+                try:
+                    next(steps)
+                except StopIteration as stop:
+                    result: T = stop.value
+                    return result
+                await asyncio.sleep(0)

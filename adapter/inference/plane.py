@@ -52,4 +52,7 @@ class DataPlane:
 
     async def _send(self, endpoint: Endpoint, inputs: Tensors, deadline: float) -> Prediction:
         answer = await self.calls.call(PREDICT, wire.predict_request(endpoint.spec, inputs), deadline)
-        return Prediction(*wire.predict_response(answer))
+        outputs, version = wire.predict_response(answer)
+        if len(outputs) > 1:  # TensorFlow Serving's order changes from call to call
+            outputs = {name: outputs[name] for name in sorted(outputs)}
+        return Prediction(outputs, version)

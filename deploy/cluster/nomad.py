@@ -126,11 +126,12 @@ class Nomad:
             raise ClusterError(f"nomad job run: {done.stdout}{done.stderr}")
 
     def deployed(self, job: str, seconds: float) -> None:
-        """Wait until the job's newest deployment succeeded."""
+        """Wait until the deployment of the job's newest version succeeded."""
+        version = self.api.get(f"/job/{job}")["Version"]
 
-        def over(deployment: dict[str, Any] | None) -> str | None:
-            status = (deployment or {}).get("Status")
-            return status if status in ("successful", "failed", "cancelled") else None
+        def over(newest: dict[str, Any] | None) -> str | None:
+            ended = newest is not None and newest["Status"] in ("successful", "failed", "cancelled")
+            return newest["Status"] if newest is not None and ended and newest["JobVersion"] == version else None
 
         try:
             status = self.api.until(f"/job/{job}/deployment", over, seconds, f"deployment of {job}")
@@ -146,6 +147,15 @@ class Nomad:
             return next((one["ID"] for one in allocations if one["ClientStatus"] == "failed"), None)
 
         return self.api.until(f"/job/{job}/allocations", first, seconds, f"a failed allocation of {job}")
+
+    def restarted(self, allocation: str, task: str, times: int, seconds: float) -> None:
+        """Wait until a task runs after so many restarts."""
+
+        def runs(found: dict[str, Any]) -> bool | None:
+            state = found["TaskStates"][task]
+            return True if state["State"] == "running" and state["Restarts"] == times else None
+
+        self.api.until(f"/allocation/{allocation}", runs, seconds, f"{task} running after {times} restarts")
 
     def running(self, job: str) -> list[dict[str, Any]]:
         """The job's allocations that run now, newest first."""
@@ -166,6 +176,14 @@ class Nomad:
             return None if left else True
 
         self.api.until(f"/job/{job}/allocations", over, seconds, f"allocations of {job} ended")
+
+    def ended_one(self, allocation: str, seconds: float) -> None:
+        """Wait until this allocation runs no more."""
+
+        def over(found: dict[str, Any]) -> bool | None:
+            return None if found["ClientStatus"] in ("pending", "running") else True
+
+        self.api.until(f"/allocation/{allocation}", over, seconds, f"allocation {allocation} ended")
 
     def logs(self, allocation: str, task: str, stream: str) -> str:
         """What a task has written to `stdout` or `stderr`, by `nomad alloc logs`."""

@@ -104,9 +104,14 @@ class Background:
         """Kill what is left of the process's group; Nomad's log collectors outlive their agent."""
         recorded = self._recorded()
         # While a group has members its number is not given to a process; a process with that number is another's.
-        if recorded is not None and not _start_time(recorded[0]):
+        if recorded is None or _start_time(recorded[0]):
+            return
+        for pid in _members(recorded[0]):
             with contextlib.suppress(ProcessLookupError):
-                os.killpg(recorded[0], signal.SIGKILL)
+                watch = os.pidfd_open(pid)
+                signal.pidfd_send_signal(watch, signal.SIGKILL)
+                _ended(watch, 10)
+                os.close(watch)
 
     def _recorded(self) -> tuple[int, str] | None:
         try:
@@ -128,10 +133,22 @@ def _ended(pidfd: int, seconds: float) -> bool:
     return bool(poller.poll(seconds * 1000))
 
 
+def _members(group: int) -> list[int]:
+    """The processes of a group, without those that ended."""
+    numbers = [int(path.name) for path in Path("/proc").iterdir() if path.name.isdigit()]
+    return [pid for pid in numbers if (fields := _fields(pid)) and int(fields[2]) == group]
+
+
 def _start_time(pid: int) -> str:
     """When the process started, in clock ticks since boot; "" for none, and for one that ended (a zombie)."""
+    fields = _fields(pid)
+    return fields[19] if fields else ""
+
+
+def _fields(pid: int) -> list[str]:
+    """/proc/PID/stat from the third field on (proc(5)); nothing for a process that ended."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except (FileNotFoundError, ProcessLookupError):
-        return ""
-    return "" if fields[0] == "Z" else fields[19]
+        return []
+    return [] if fields[0] == "Z" else fields

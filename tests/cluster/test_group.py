@@ -17,6 +17,7 @@ from tests.cluster.conftest import Service
 from tests.cluster.jobfile import JOB
 
 Deploy = Callable[..., Service]
+RESTARTS = 3  # as the job says
 
 
 @pytest.fixture
@@ -78,6 +79,40 @@ async def test_a_killed_model_server_is_noticed_at_once_and_healed_without_a_wro
     assert healed["ID"] == allocation["ID"], "the sidecar was to be restarted, not the group"
 
 
+def test_a_model_server_that_keeps_dying_takes_the_group_down_which_is_placed_anew(
+    cluster: Cluster, deploy: Deploy
+) -> None:
+    service = deploy("dying")
+    (first,) = cluster.nomad.running(service.name)
+    for restarts in range(1 + RESTARTS):
+        cluster.nomad.restarted(first["ID"], "tfs", restarts, seconds=30)
+        os.kill(processes(cluster, "tfs", first["ID"])[-1], signal.SIGKILL)
+
+    assert cluster.nomad.failed(service.name, seconds=60) == first["ID"]
+    states = cluster.nomad.api.get(f"/allocation/{first['ID']}")["TaskStates"]
+    assert states["tfs"]["Failed"]
+    assert "Sibling Task Failed" in [event["Type"] for event in states["adapter"]["Events"]]
+    cluster.consul.passing(service.name, 1, seconds=60)
+    (second,) = cluster.nomad.running(service.name)
+    assert second["ID"] != first["ID"]
+
+
+async def test_a_release_under_load_loses_no_request(cluster: Cluster, deploy: Deploy, directory: Directory) -> None:
+    service = deploy("released")
+    (old,) = cluster.nomad.running(service.name)
+
+    async with Load(directory, service.name, rate=50) as load:
+        await load.done(50)
+        await asyncio.to_thread(cluster.nomad.run, JOB, {**service.variables, "log_level": "DEBUG"})
+        await asyncio.to_thread(cluster.nomad.deployed, service.name, 120)
+        await asyncio.to_thread(cluster.nomad.ended_one, old["ID"], 60)
+        await load.done(50)
+
+    assert [allocation["ID"] for allocation in cluster.nomad.running(service.name)] != [old["ID"]]
+    assert not [call for call in load.calls if not call.correct]
+    assert len({call.address for call in load.calls}) == 2
+
+
 async def test_stopping_under_load_loses_no_request(cluster: Cluster, deploy: Deploy, directory: Directory) -> None:
     service = deploy("stopped", shutdown_delay=5)
     (address,) = cluster.consul.passing(service.name, 1, seconds=10)
@@ -97,9 +132,7 @@ async def test_stopping_under_load_loses_no_request(cluster: Cluster, deploy: De
     absent = [call.started for call in calls if call.address is None]
     assert absent
     assert absent[0] >= stopping
-    assert ended - gone >= 5, (
-        "the instance was to serve on after leaving Consul"
-    )
+    assert ended - gone >= 5, "the instance was to serve on after leaving Consul"
     assert max(later - earlier for earlier, later in pairwise(call.started for call in calls)) < 1.0
 
 

@@ -47,6 +47,9 @@ protos: setup ## compile protos/ into adapter/pb/ again
 bench: setup ## measure the adapter beside its peers; writes docs/benchmarks/
 	$(PYTHON) -m tests.bench $(ARGS)
 
+soak: setup ## hold the adapter's memory flat from the 10,000th to the 100,000th request; writes docs/benchmarks/soak.md
+	$(PYTHON) -m tests.bench.soak
+
 cluster: setup ## real Nomad, Consul and Docker on this machine, running the production job
 	$(VENV)/bin/tandem cluster up
 

@@ -1,0 +1,99 @@
+"""Who is measured, and how each is started."""
+
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tests.bench.tools import ROOT, environment
+from tests.bench.workloads import V1, V2_BINARY, Format
+
+SERVERS = Path(__file__).parent / "servers"
+OURS = "tandem"
+
+
+@dataclass(frozen=True)
+class Backend:
+    """What all peers call: a gRPC target, whose process (None: not ours), and its REST address if it has one."""
+
+    grpc: str
+    pid: int | None
+    rest: str
+
+
+@dataclass(frozen=True)
+class Peer:
+    """One column of the comparison. `format` is None for the floor, which speaks no HTTP; `command` makes the command line
+    from a free port and the backend, and is None for what runs already, at `address`; `only` names the workloads it takes.
+    """
+
+    name: str
+    text: str
+    format: Format | None
+    command: Callable[[int, Backend], Sequence[object]] | None = None
+    environment: Mapping[str, str] = field(default_factory=dict)
+    only: frozenset[str] = frozenset()
+    address: str = ""
+
+    def takes(self, workload: str) -> bool:
+        return not self.only or workload in self.only
+
+    def variables(self, port: int, backend: Backend) -> dict[str, str]:
+        """The environment it is started with."""
+        known = {"port": str(port), "backend": backend.grpc}
+        return {name: value.format_map(known) for name, value in self.environment.items()}
+
+
+def adapter(name: str, text: str, spoken: Format = V1, only: Sequence[str] = (), **settings: str) -> Peer:
+    """Ours, as a gateway, with these settings; logs and metrics are on."""
+    given = {f"ADAPTER_{key.upper()}": value for key, value in settings.items()}
+    return Peer(
+        name,
+        text,
+        spoken,
+        lambda *_: (sys.executable, "-m", "adapter"),
+        {"ADAPTER_HOST": "127.0.0.1", "ADAPTER_PORT": "{port}", "ADAPTER_TFS_GRPC": "{backend}", **given},
+        frozenset(only),
+    )
+
+
+def _fastapi(port: int, backend: Backend) -> Sequence[object]:
+    uvicorn = (environment("fastapi"), "-m", "uvicorn", "fastapi_tuned:app", "--app-dir", SERVERS, "--no-access-log")
+    return (*uvicorn, "--log-level", "warning", "--host", "127.0.0.1", "--port", port)
+
+
+def _kserve(port: int, backend: Backend) -> Sequence[object]:
+    kserve = (environment("kserve"), SERVERS / "kserve_transformer.py", "--model_name", "half_plus_two")
+    return (*kserve, "--http_port", port, "--enable_grpc", "false", "--enable_latency_logging", "false")
+
+
+def _kserve_rest(port: int, backend: Backend) -> Sequence[object]:
+    return (*_kserve(port, backend), "--predictor_host", backend.rest, "--predictor_protocol", "v1")
+
+
+_PYTHON = {"PYTHONPATH": str(ROOT), "BENCH_BACKEND": "{backend}"}
+COALESCED = "half_plus_two,bytes_len"
+
+
+def peers() -> dict[str, Peer]:
+    """All that can be measured here, by name: ours first."""
+    rest = os.environ.get("BENCH_TFS_REST", "")
+    found = [
+        adapter(OURS, "the adapter, coalescing", coalesce=COALESCED),
+        adapter("tandem-alone", "the adapter, each request a call of its own"),
+        adapter(
+            "tandem-v2", "the adapter, Open Inference Protocol, binary tensors", V2_BINARY, ["small", "medium", "large"]
+        ),
+        Peer("fastapi", "FastAPI and grpc.aio, tuned by hand (raw body, orjson)", V1, _fastapi, _PYTHON),
+        Peer("kserve", "KServe's Python transformer calling gRPC", V1, _kserve, _PYTHON),
+        Peer("floor", "bare grpc.aio calls, ready-made bytes, no HTTP", None),
+    ]
+    if rest:
+        found += [
+            Peer(
+                "kserve-rest", "KServe's Python transformer over TensorFlow Serving's REST", V1, _kserve_rest, _PYTHON
+            ),
+            Peer("tfs-rest", "TensorFlow Serving's own REST", V1, address=rest),
+        ]
+    return {peer.name: peer for peer in found}

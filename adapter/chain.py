@@ -69,9 +69,10 @@ class Chain:
 
     async def _answer(self, exchange: Exchange) -> web.StreamResponse:
         try:
+            handler = self._handler(exchange)  # first, so that a refusal has the form of errors that its resource has
             if self.connections() > self._max_connections:
                 raise Refused(503, "Too many connections", {"Connection": "close"})
-            return await self._handler(exchange)(exchange)
+            return await handler(exchange)
         except RequestFailed as error:
             return self._failed(exchange, error.status, error.message, error.headers)
         except BadInput as error:
@@ -88,6 +89,7 @@ class Chain:
         path = exchange.request.path
         face = self._faces.get(path[:4].lower())
         if face is not None:
+            exchange.route = f"{path[:3].lower()}/{{other}}"
             return face
         methods = self._routes.get(path)
         if methods is None:

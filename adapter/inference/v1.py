@@ -84,7 +84,6 @@ class V1:
     async def __call__(self, exchange: Exchange) -> web.StreamResponse:
         """Answer any request under `/v1`. Raises RequestFailed and BadInput, which the chain puts into TFS's envelope."""
         request = exchange.request
-        exchange.route = "/v1/{other}"
         if request.method == "OPTIONS":
             return self._preflight(request)
         target = parse(request.method, request.raw_path)

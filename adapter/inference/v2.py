@@ -17,7 +17,7 @@ from urllib.parse import unquote
 import orjson
 from aiohttp import web
 
-from adapter.errors import Refused
+from adapter.errors import RETRY_AFTER_SECONDS, Refused
 from adapter.exchange import Bodies, Exchange, response
 from adapter.inference import v2_in, v2_out
 from adapter.inference.calls import STATUS
@@ -82,7 +82,6 @@ class V2:
 
     async def __call__(self, exchange: Exchange) -> web.StreamResponse:
         """Answer any request under `/v2`. Raises RequestFailed and BadInput, which the chain makes problems of."""
-        exchange.route = "/v2/{other}"
         verb, servable, exchange.route = parse(exchange.request.raw_path.partition("?")[0])
         allowed = ("POST",) if verb == "infer" else ("GET", "HEAD")
         if exchange.request.method not in allowed:
@@ -149,7 +148,9 @@ def _described(spec: TensorSpec) -> dict[str, Any]:
 
 
 def _readiness(about: Mapping[str, str], ready: bool) -> web.Response:
-    return response(200 if ready else 503, _body({**about, "ready": ready}), _JSON)
+    if ready:
+        return response(200, _body({**about, "ready": True}), _JSON)
+    return response(503, _body({**about, "ready": False}), {**_JSON, "Retry-After": str(RETRY_AFTER_SECONDS)})
 
 
 def _body(value: object) -> bytes:

@@ -75,8 +75,11 @@ class Contract:
         content_type = answer.headers["content-type"].partition(";")[0]
         if content_type not in documented["content"]:
             return [*errors, f"{answer.status} {content_type} is not documented"]
+        schema = documented["content"][content_type].get("schema")
+        if schema is None:  # bytes
+            return errors
         value = answer.json if content_type.endswith("json") else answer.body.decode()
-        return errors + self.schema_errors(documented["content"][content_type]["schema"], value)
+        return errors + self.schema_errors(schema, value)
 
 
 @cache

@@ -1,5 +1,7 @@
 """What the running service answers is what the document says: status, headers, content type and body."""
 
+import contextlib
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +13,7 @@ from tests.golden.conftest import DATA
 from tests.servers import ModelServer
 
 MODELS = DATA / "models"
+INFER = {"inputs": [{"name": "x", "datatype": "FP32", "shape": [2], "data": [1.0, 2.0]}]}
 SERVED = [
     ("GET", "/health", "", 200),
     ("GET", "/health/live", "", 200),
@@ -27,6 +30,16 @@ SERVED = [
     ("GET", "/v1/models/half_plus_two/versions/1/metadata", "", 200),
     ("POST", "/v1/models/half_plus_two:predict", '{"instances": [1.0, 2.0]}', 200),
     ("POST", "/v1/models/half_plus_two/versions/1:predict", '{"inputs": {"x": [1.0, 2.0]}}', 200),
+    ("GET", "/v2", "", 200),
+    ("GET", "/v2/health/live", "", 200),
+    ("GET", "/v2/health/ready", "", 200),
+    ("GET", "/v2/models/half_plus_two", "", 200),
+    ("GET", "/v2/models/half_plus_two/versions/1", "", 200),
+    ("GET", "/v2/models/half_plus_two/ready", "", 200),
+    ("GET", "/v2/models/half_plus_two/versions/1/ready", "", 200),
+    ("POST", "/v2/models/half_plus_two/infer", json.dumps(INFER), 200),
+    ("POST", "/v2/models/half_plus_two/versions/1/infer", json.dumps(INFER | {"id": "a"}), 200),
+    ("POST", "/v2/models/half_plus_two/infer", json.dumps(INFER | {"parameters": {"binary_data_output": True}}), 200),
 ]
 REFUSED = [
     ("POST", "/health", "", 405),
@@ -39,6 +52,11 @@ REFUSED = [
     ("POST", "/v1/models/half_plus_two:predict", "{}", 400),
     ("POST", "/v1/models/half_plus_two:predict", '{"instances": ["' + "a" * 2048 + '"]}', 413),
     ("POST", "/v1/models/half_plus_two/labels/any:predict", '{"instances": [1.0]}', 400),
+    ("POST", "/v2", "", 405),
+    ("GET", "/v2/models/nope", "", 404),
+    ("GET", "/v2/models/nope/ready", "", 404),
+    ("POST", "/v2/models/half_plus_two/infer", '{"inputs": []}', 400),
+    ("POST", "/v2/models/half_plus_two/infer", " " * 2048, 413),
 ]
 
 
@@ -99,9 +117,27 @@ def test_a_service_without_its_model_answers_as_documented(tmp_path: Path) -> No
         answer = alone.request("GET", "/health/live")
         assert answer.status == 200
         assert contract().answer_errors("GET", "/health/live", answer) == []
-        path = "/v1/models/half_plus_two"
-        answer = alone.request("GET", path, headers={"X-Request-Timeout": "0.3"})
-        assert answer.status in (503, 504)
+        for path in ("/v1/models/half_plus_two", "/v2/models/half_plus_two", "/v2/models/half_plus_two/ready"):
+            answer = alone.request("GET", path, headers={"X-Request-Timeout": "0.3"})
+            assert answer.status in (503, 504)
+            assert contract().answer_errors("GET", path, answer) == []
+        answer = alone.request("GET", "/v2/health/ready")
+        assert answer.status == 503
+        assert "retry-after" in answer.headers
+        assert contract().answer_errors("GET", "/v2/health/ready", answer) == []
+
+
+@pytest.mark.parametrize("path", ["/v1/models/m", "/v2/models/m", "/health"])
+def test_a_connection_too_many_is_refused_in_the_form_of_its_resource(path: str, tmp_path: Path) -> None:
+    with (
+        Adapter(tfs_grpc=f"unix://{tmp_path}/nobody.sock", max_connections=1) as full,
+        contextlib.closing(full.connection()) as other,
+    ):
+        other.request("GET", "/health/live")
+        other.getresponse().read()
+        answer = full.request("GET", path)
+        assert answer.status == 503
+        assert answer.headers["connection"] == "close"
         assert contract().answer_errors("GET", path, answer) == []
 
 

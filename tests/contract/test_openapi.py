@@ -16,7 +16,8 @@ from adapter.contract.shutdown import ShutdownRequest
 from adapter.exchange import Bodies
 from adapter.group.drain import Drain
 from adapter.group.state import Group, State
-from adapter.inference import v1
+from adapter.inference import v1, v2
+from adapter.inference.tensor import V2_DTYPES
 from adapter.settings import Settings
 from tests.adapters import Answer
 from tests.contract.document import SOURCE, contract
@@ -24,8 +25,12 @@ from tests.golden.conftest import DATA
 
 CONTRACT = contract()
 OPERATIONS = list(CONTRACT.operations())
-EXACT = {(path, method) for path, method, _ in OPERATIONS if not path.startswith("/v1/")}
+EXACT = {(path, method) for path, method, _ in OPERATIONS if not path.startswith(("/v1/", "/v2"))}
 V1 = {(path, method) for path, method, _ in OPERATIONS if path.startswith("/v1/")}
+V2 = {(path, method) for path, method, _ in OPERATIONS if path.startswith("/v2")}
+V2_FORMS = ("/v2/models/{model}", "/v2/models/{model}/versions/{version}")
+V2_VERBS = {("GET", "", "model"), ("GET", "/ready", "model_ready"), ("POST", "/infer", "infer")}
+V2_SERVER = {("/v2", "server"), ("/v2/health/live", "live"), ("/v2/health/ready", "ready")}
 V1_FORMS = ("/v1/models/{model}", "/v1/models/{model}/versions/{version}", "/v1/models/{model}/labels/{label}")
 V1_VERBS = {"POST": (":predict", ":classify", ":regress"), "GET": ("", "/metadata")}
 
@@ -118,6 +123,17 @@ class TestRoutesAndDocumentAgree:
         assert target.servable.model == "m"
         assert target.servable.version == (7 if "{version}" in path else None)
         assert target.servable.label == ("stable" if "{label}" in path else None)
+
+    def test_every_resource_of_v2_is_documented_and_served(self) -> None:
+        served = {(path, "GET"): verb for path, verb in V2_SERVER}
+        served |= {(form + end, method): verb for form, (method, end, verb) in product(V2_FORMS, V2_VERBS)}
+        assert served.keys() == V2
+        for (path, _), verb in served.items():
+            target = v2.parse(path.format(model="m", version=7))
+            assert (target.verb, target.route) == (verb, path)
+
+    def test_v2_knows_its_datatypes(self) -> None:
+        assert set(CONTRACT.document["components"]["schemas"]["Datatype"]["enum"]) == set(V2_DTYPES)
 
     def test_health_knows_the_states_of_the_group(self) -> None:
         assert set(CONTRACT.document["components"]["schemas"]["State"]["enum"]) == set(State)

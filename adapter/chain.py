@@ -6,7 +6,7 @@ Nothing calls back up. Routes are a table of exact paths plus the beginnings of 
 import asyncio
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import aiohttp
 from aiohttp import web
@@ -49,7 +49,7 @@ class Chain:
         self._access_log = settings.access_log
         self.active = 0
         ACTIVE_REQUESTS.set_function(lambda: self.active)
-        self.connections = lambda: 0
+        self.connections: Callable[[], int] = lambda: 0
 
     async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
         exchange = Exchange(request, self._now() + self._timeout)

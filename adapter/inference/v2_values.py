@@ -100,7 +100,8 @@ def from_list(data: list[Any], given: Given) -> Array:
     shape, leaves = flattened(data, path)
     if len(shape) == 1 and len(leaves) != given.size:
         raise BadInput(f"{given.expected} = {_counted(given.size, 'value')}, got {len(leaves)}")
-    if len(shape) > 1 and shape != given.shape:
+    # Lists without elements can't show the dimensions behind the first that is 0.
+    if len(shape) > 1 and shape != (given.shape if leaves else given.shape[: len(shape)]):
         raise BadInput(f"{given.expected}, flat or so nested, got lists nested as [{','.join(map(str, shape))}]")
     return _array(leaves, given.dtype, lambda position: path(unravelled(position, shape))).reshape(given.shape)
 

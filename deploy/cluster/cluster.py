@@ -1,13 +1,16 @@
 """The whole cluster: Docker, Consul, Nomad, a bundle store and the images, started and stopped as one.
 
 All of it lives in one directory, so that a later process can find it (`Cluster.found`) and stop it, and so that
-stopping ends with removing that directory. The directory's path must be short: allocations hold unix sockets.
+stopping ends with removing that directory. A machine has one cluster at a time, for Nomad's bridge, its firewall
+chains and the image store are the machine's: `machine()` is held while one is started, used by tests, or stopped.
 """
 
+import fcntl
 import json
 import os
 import shutil
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from deploy.cluster import consul, nomad
@@ -20,7 +23,8 @@ from deploy.images.build import Images, build_all
 
 CLIENTS = ("node-1", "node-2")
 PROGRAMS = ("docker", "go", "iptables", "ip", "dig")
-LONGEST_PATH = 30
+DIRECTORY = Path("/tmp/tandem-cluster")  # short: unix sockets lie below it, and their paths have at most 107 bytes
+LOCK = Path("/run/tandem-cluster.lock")
 
 
 def missing() -> str | None:
@@ -36,17 +40,26 @@ def missing() -> str | None:
     return None
 
 
-class Cluster:
-    """A running cluster in `directory`."""
+@contextmanager
+def machine() -> Iterator[None]:
+    """Be the only one that starts, tests or stops a cluster on this machine; waits for its turn."""
+    with LOCK.open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            say("waiting for the cluster that others use on this machine")
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
-    def __init__(self, directory: Path) -> None:
-        if len(str(directory)) > LONGEST_PATH:
-            raise ClusterError(
-                f"{directory}: longer than {LONGEST_PATH} characters, unix sockets below it would not fit"
-            )
+
+class Cluster:
+    """The running cluster in `directory`."""
+
+    def __init__(self, directory: Path = DIRECTORY) -> None:
         self.directory = directory
         self._state_file = directory / "cluster.json"
         state = json.loads(self._state_file.read_text())
+        self.kept: bool = state["kept"]
         self._before = Residue(**state["before"])
         self._agents = [nomad.Agent(name, directory, ports) for name, ports in state["nomad"].items()]
         self._dynamic_ports: int = state["dynamic_ports"]
@@ -57,8 +70,12 @@ class Cluster:
         self.images: Images = Images(**state["images"]) if "images" in state else Images("", "", "")
 
     @classmethod
-    def start(cls, directory: Path, clients: int = 1) -> "Cluster":
-        """Start a cluster with `clients` Nomad clients; nothing is left of it if that fails."""
+    def start(cls, clients: int = 1, kept: bool = False) -> "Cluster":
+        """Start a cluster with `clients` Nomad clients; nothing is left of it if that fails.
+
+        One that is `kept` outlives the process that started it, on purpose.
+        """
+        directory = DIRECTORY
         directory.mkdir(parents=True, mode=0o755)
         ports = iter(free_ports(len(consul.PORTS) + clients * len(nomad.PORTS) + 1))
         state: dict[str, object] = {
@@ -66,6 +83,7 @@ class Cluster:
             "nomad": {client: {name: next(ports) for name in nomad.PORTS} for client in CLIENTS[:clients]},
             "bundles": next(ports),
             "dynamic_ports": 20_000 + os.getpid() % 20 * 400,
+            "kept": kept,
             "before": Residue.now().saved(),
         }
         (directory / "cluster.json").write_text(json.dumps(state))
@@ -77,9 +95,17 @@ class Cluster:
         return cluster
 
     @classmethod
-    def found(cls, directory: Path) -> "Cluster | None":
-        """The cluster that an earlier process started in `directory`."""
-        return cls(directory) if (directory / "cluster.json").exists() else None
+    def found(cls) -> "Cluster | None":
+        """The cluster that somebody keeps here; what a killed one has left is cleared away. Only within `machine()`."""
+        if not (DIRECTORY / "cluster.json").exists():
+            shutil.rmtree(DIRECTORY, ignore_errors=True)
+            return None
+        cluster = cls()
+        if cluster.kept and cluster.alive:
+            return cluster
+        say("clearing away what an earlier cluster left")
+        cluster.stop()
+        return None
 
     @property
     def alive(self) -> bool:

@@ -8,10 +8,9 @@ import tempfile
 from pathlib import Path
 
 from deploy import pack
-from deploy.cluster.cluster import Cluster, missing
+from deploy.cluster.cluster import Cluster, machine, missing
 from deploy.cluster.process import ClusterError
 
-DIRECTORY = Path("/tmp/tandem-cluster")  # fixed, so that `down` finds it, and short
 JOB = Path(__file__).resolve().parents[2] / "jobs" / "serving.nomad.hcl"
 
 
@@ -21,8 +20,9 @@ def up(bundle: Path) -> int:
         print(f"tandem: no cluster can run here: {reason}", file=sys.stderr)
         return 1
     try:
-        cluster = _running() or Cluster.start(DIRECTORY)
-        print(_release(cluster, bundle))
+        with machine():
+            cluster = Cluster.found() or Cluster.start(kept=True)
+            print(_release(cluster, bundle))
     except ClusterError as error:
         print(f"tandem: {error}", file=sys.stderr)
         return 1
@@ -31,21 +31,13 @@ def up(bundle: Path) -> int:
 
 def down() -> int:
     """Stop the cluster and remove what it left. Returns the exit status."""
-    cluster = Cluster.found(DIRECTORY)
-    if cluster is None:
-        print("tandem: no cluster is running", file=sys.stderr)
-        return 0
-    cluster.stop()
+    with machine():
+        cluster = Cluster.found()
+        if cluster is None:
+            print("tandem: no cluster is running", file=sys.stderr)
+        else:
+            cluster.stop()
     return 0
-
-
-def _running() -> Cluster | None:
-    """The cluster if all of it lives; one that a reboot or a kill has left in parts is cleared away."""
-    cluster = Cluster.found(DIRECTORY)
-    if cluster is not None and not cluster.alive:
-        cluster.stop()
-        return None
-    return cluster
 
 
 def _release(cluster: Cluster, bundle: Path) -> str:

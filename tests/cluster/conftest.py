@@ -7,7 +7,6 @@ import json
 import os
 import shutil
 import subprocess
-import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,7 @@ from typing import Any
 import pytest
 
 from deploy import pack
-from deploy.cluster.cluster import Cluster, missing
+from deploy.cluster.cluster import Cluster, machine, missing
 from deploy.cluster.residue import Residue
 from deploy.cluster.tools import binary
 from tests.cluster.jobfile import JOB, REQUIRED, ROOT
@@ -45,14 +44,16 @@ def cluster() -> Iterator[Cluster]:
     """A running cluster, gone without a trace afterwards."""
     if reason := missing():
         _give_up(reason)
-    before = Residue.now()
-    with tempfile.TemporaryDirectory(prefix="tandem-", dir="/tmp") as directory:
-        running = Cluster.start(Path(directory) / "c")
+    with machine():
+        if Cluster.found() is not None:
+            _give_up("`make cluster` runs one already, which `make cluster-down` stops")
+        before = Residue.now()
+        running = Cluster.start()
         try:
             yield running
         finally:
             running.stop()
-    assert Residue.now() == before, "the cluster left something behind"
+        assert Residue.now() == before, "the cluster left something behind"
 
 
 @pytest.fixture(scope="session")

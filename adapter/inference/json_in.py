@@ -88,12 +88,17 @@ class PredictBody:
             return None
         only = next(iter(inputs))
         arrays: dict[str, list[Array]] = {name: [] for name in inputs}
+        done = 0
         for found in objects:
             for name, start, end in found:
                 array = yield from numbers(self.body, start, end, inputs[name or only].dtype)
                 if array is None:
                     return None
                 arrays[name or only].append(array)
+                done += end - start
+                if done > PIECE:
+                    done = 0
+                    yield
         if objects[0][0].name is None:
             array = arrays[only][0]
             return {only: Tensor(inputs[only].dtype, array)} if _may_be(array, self.row) else None

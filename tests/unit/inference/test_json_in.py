@@ -1,0 +1,571 @@
+"""Predict bodies: what TensorFlow Serving's JSON means as tensors, and what is said of a body that means none."""
+
+import contextlib
+import json
+import math
+import re
+from base64 import b64encode
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as npst
+
+from adapter.inference import json_in, json_numbers
+from adapter.inference.tensor import (
+    BFLOAT16,
+    BOOL,
+    COMPLEX64,
+    DOUBLE,
+    DTYPES,
+    FLOAT,
+    HALF,
+    INT8,
+    INT32,
+    INT64,
+    STRING,
+    UINT8,
+    UINT16,
+    UINT32,
+    UINT64,
+    BadInput,
+    DType,
+    Signature,
+    Tensor,
+    TensorSpec,
+)
+
+INT32_RANGE = (-(2**31), 2**31 - 1)
+RANGES = {INT64: (-(2**63), 2**63 - 1), UINT64: (0, 2**64 - 1), UINT32: (0, 2**32 - 1)}
+
+
+def signature(**dtypes: DType) -> Signature:
+    inputs = {name: TensorSpec(name, dtype, None) for name, dtype in dtypes.items()}
+    return Signature("serving_default", "tensorflow/serving/predict", inputs, {})
+
+
+X = signature(x=FLOAT)
+
+
+def tensors(body: bytes | str, wanted: Signature = X) -> dict[str, Tensor]:
+    return json_in.parse(body.encode() if isinstance(body, str) else body).tensors(wanted)
+
+
+def values(body: bytes | str, dtype: DType = FLOAT) -> Any:
+    """The only input, as nested lists; NaN as None, so that lists compare."""
+    (tensor,) = tensors(body, signature(x=dtype)).values()
+    assert tensor.dtype is dtype
+    assert tensor.data.dtype == dtype.numpy
+    assert tensor.data.flags.c_contiguous
+    return json.loads(json.dumps(tensor.data.tolist(), default=lambda item: item.decode()).replace("NaN", "null"))
+
+
+def refusal(body: bytes | str, wanted: Signature = X) -> str:
+    with pytest.raises(BadInput) as caught:
+        tensors(body, wanted)
+    return str(caught.value)
+
+
+@pytest.fixture(params=["in one go", "in pieces of 8 bytes"])
+def pieces(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    if request.param != "in one go":
+        monkeypatch.setattr(json_numbers, "PIECE", 8)
+        monkeypatch.setattr(json_in, "PIECE", 8)
+
+
+# --- the two formats ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        ('{"instances": [1.0, 2, 5e0]}', [1, 2, 5]),
+        ('{"inputs": [1.0, 2, 5e0]}', [1, 2, 5]),
+        ('{"instances": [{"x": 1.0}, {"x": 2}]}', [1, 2]),
+        ('{"instances": [{"x": [1, 2]}]}', [[1, 2]]),
+        ('{"inputs": {"x": [[1], [2]]}}', [[1], [2]]),
+        ('{"inputs": {"x": 3}}', 3),
+        ('{"inputs": 3}', 3),
+        ('{"inputs": []}', []),
+        ('{"inputs": [[], []]}', [[], []]),
+        ('{"instances": [[], []]}', [[], []]),
+        ('{"inputs": {"x": [1], "other": ["a", {}]}}', [1]),
+        ('{"other": {"instances": 1}, "instances": [1]}', [1]),
+        (' \t\r\n{ "instances" : [ 1 , 2 ] } \n', [1, 2]),
+        ('{"instances": [1.0], "signature_name": "s"}', [1]),
+        ('{"instances": [1.0] , "signature_name" : "s" }', [1]),
+    ],
+)
+@pytest.mark.usefixtures("pieces")
+def test_rows_and_columns_plain_and_named_are_read(body: str, expected: object) -> None:
+    assert values(body) == expected
+
+
+def test_the_format_of_the_answer_follows_the_key_of_the_request() -> None:
+    assert json_in.parse(b'{"instances": [1]}').row
+    assert not json_in.parse(b'{"inputs": [1]}').row
+
+
+@pytest.mark.parametrize(
+    ("body", "name"),
+    [
+        ('{"instances": [1]}', ""),
+        ('{"signature_name": "", "instances": [1]}', ""),
+        ('{"signature_name": "s", "instances": [1]}', "s"),
+        ('{"instances": [1], "signature_name": "s"}', "s"),
+        ('{"instances": ["a"], "signature_name": "s"}', "s"),
+        ('{"signature_name": "\\u00e4", "instances": [1]}', "ä"),
+        ('{"signature_name": "ä", "instances": [1]}', "ä"),
+        ('{"signature_name": "s", "instances": [1], "signature_name": "t"}', "s"),
+        ('{"signature\\u005fname": "s", "instances": [1], "signature_name": "t"}', "s"),
+    ],
+)
+def test_the_signature_name_stands_anywhere_and_the_first_counts(body: str, name: str) -> None:
+    parsed = json_in.parse(body.encode())
+    assert parsed.signature_name == name
+
+
+def test_several_inputs_of_different_types_stand_in_rows_or_in_columns() -> None:
+    wanted = signature(name=STRING, count=INT64, vec=FLOAT)
+    rows = '{"instances": [{"name": "Ann", "count": 3, "vec": [1, 2]}, {"vec": [3, 4], "name": "Bob", "count": 4}]}'
+    columns = '{"inputs": {"name": ["Ann", "Bob"], "count": [3, 4], "vec": [[1, 2], [3, 4]]}}'
+    for body in (rows, columns):
+        found = {name: tensor.data.tolist() for name, tensor in tensors(body, wanted).items()}
+        assert found == {"name": [b"Ann", b"Bob"], "count": [3, 4], "vec": [[1, 2], [3, 4]]}
+
+
+# --- what TensorFlow Serving's parser takes beyond JSON -------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        ('{"instances": [NaN, Infinity, -Infinity, Inf, -Inf]}', [None, math.inf, -math.inf, math.inf, -math.inf]),
+        ('{"instances": [1.0]} xyz', [1]),
+        ('{"instances": [1.0]}}', [1]),
+        ('{"instances": [1.0]} {"instances": [2.0]}', [1]),
+        ('\ufeff{"instances": [1.0]}', [1]),
+        ('{"instances": [1.0], "instances": [2.0]}', [1]),
+        ('{"instances" : [1.0], "instances" : [2.0]}', [1]),
+        ('{"inst\\u0061nces": [1.0], "instances": [2.0]}', [1]),
+        ('{"inputs": {"x": [1.0], "x": [2.0]}}', [1]),
+        ('{"instances": [{"x": 1.0, "x": 2.0}, {"x": 3.0}]}', [1, 3]),
+        ('{"instances": [1e39, -1e39, 1e-50]}', [math.inf, -math.inf, 0]),
+        ('{"instances": [1000000000000000000000000000000]}', [1e30]),
+        ('{"instances": [-0]}', [0]),
+    ],
+)
+@pytest.mark.usefixtures("pieces")
+def test_what_tfs_takes_beyond_json_is_taken(body: str, expected: list[float | None]) -> None:
+    assert values(body) == pytest.approx(expected)
+
+
+def test_a_word_for_a_number_inside_a_string_stays_as_it_is() -> None:
+    assert values('{"instances": ["Inf \\" -Inf"], "x": Inf}', STRING) == ['Inf " -Inf']
+
+
+# --- types ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("dtype", "text", "expected"),
+    [
+        (DOUBLE, "[0.1, 1, 18446744073709551615]", [0.1, 1, 1.8446744073709552e19]),
+        (INT64, "[9007199254740993, -9223372036854775808]", [9007199254740993, -(2**63)]),
+        (UINT64, "[18446744073709551615, 0]", [2**64 - 1, 0]),
+        (UINT32, "[4294967295]", [2**32 - 1]),
+        (INT32, "[-2147483648, 2147483647]", [-(2**31), 2**31 - 1]),
+        (UINT8, "[300, -1]", [44, 255]),
+        (INT8, "[200]", [-56]),
+        (UINT16, "[65537]", [1]),
+        (HALF, "[0.1, 1e9]", [0.0999755859375, math.inf]),
+        (BFLOAT16, "[1, 1.00390625, 1.01171875, -2]", [0x3F80, 0x3F80, 0x3F82, 0xC000]),
+        (BFLOAT16, "[1e39, NaN]", [0x7F80, 0x7FC0]),
+        (BOOL, "[true, false]", [True, False]),
+    ],
+)
+def test_each_type_takes_its_values(dtype: DType, text: str, expected: list[object]) -> None:
+    assert values(f'{{"instances": {text}}}', dtype) == expected
+
+
+def test_complex_numbers_are_pairs() -> None:
+    found = tensors('{"inputs": [[1, 2], [0.5, -1]]}', signature(x=COMPLEX64))["x"].data
+    assert found.tolist() == [1 + 2j, 0.5 - 1j]
+    assert tensors('{"inputs": [1, 2]}', signature(x=COMPLEX64))["x"].data.tolist() == 1 + 2j
+    for body in ('{"inputs": [1, 2, 3]}', '{"inputs": [true]}', '{"inputs": 1}'):
+        assert refusal(body, signature(x=COMPLEX64)).startswith("inputs")
+
+
+@pytest.mark.parametrize(
+    ("dtype", "wrong"),
+    [
+        (FLOAT, ['"a"', "null", "true", "{}", '{"b64": "aGk="}']),
+        (INT64, ["1.0", "1e2", "true", "9223372036854775808", "NaN", '"1"']),
+        (UINT64, ["-1", "18446744073709551616"]),
+        (INT32, ["3000000000", "1.5"]),
+        (UINT8, ["3000000000"]),
+        (UINT32, ["-1", "4294967296"]),
+        (BOOL, ["1", "0.0", '"true"', "null"]),
+        (
+            STRING,
+            ["1", "true", "null", '{"b64": 1}', '{"b64": "aGk=", "x": 1}', "{}", '{"b64": "YQ==", "b64": "YQ=="}'],
+        ),
+    ],
+)
+def test_values_of_another_type_are_refused_with_their_place(dtype: DType, wrong: list[str]) -> None:
+    right = {FLOAT: "1", BOOL: "true", STRING: '"a"'}.get(dtype, "1")
+    for text in wrong:
+        message = refusal(f'{{"inputs": [[{right}], [{text}]]}}', signature(x=dtype))
+        assert message.startswith("inputs[1][0]: ")
+        assert (
+            "not formatted correctly for base64 data" in message or f"is not of expected type: {dtype.name}" in message
+        )
+
+
+# --- strings --------------------------------------------------------------------------------------------------------
+
+
+@given(st.lists(st.text(st.characters(exclude_categories=["Cs"])), min_size=1), st.booleans())
+def test_strings_become_utf8(texts: list[str], ascii_only: bool) -> None:
+    body = json.dumps({"instances": texts}, ensure_ascii=ascii_only)
+    assert tensors(body, signature(x=STRING))["x"].data.tolist() == [text.encode() for text in texts]
+
+
+@given(st.lists(st.binary(), min_size=1), st.booleans())
+def test_base64_becomes_bytes_with_or_without_padding(items: list[bytes], padded: bool) -> None:
+    encoded = [b64encode(item).decode() for item in items]
+    body = json.dumps({"instances": [{"b64": text if padded else text.rstrip("=")} for text in encoded]})
+    assert tensors(body, signature(x=STRING))["x"].data.tolist() == items
+
+
+def test_strings_and_base64_may_stand_side_by_side_and_alone() -> None:
+    assert values('{"instances": ["a", {"b64": "aGk="}]}', STRING) == ["a", "hi"]
+    assert values('{"inputs": {"b64": "aGk"}}', STRING) == "hi"
+    assert values('{"inputs": {"x": {"b64": "a G\\nk="}}}', STRING) == "hi"
+    assert values('{"instances": [{"x": {"b64": "aGk="}}]}', STRING) == ["hi"]
+
+
+@pytest.mark.parametrize("text", ["***", "_-==", "aGk==", "a", "aG=k", "====", "aGk=x"])
+def test_what_is_no_base64_is_refused(text: str) -> None:
+    assert refusal(json.dumps({"inputs": [{"b64": text}]}), signature(x=STRING)) == "inputs[0]: Unable to base64 decode"
+
+
+# --- mistakes -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ("", "JSON Parse error: The document is empty"),
+        ("hello", "JSON Parse error: .* at offset: 0"),
+        ("[1, 2, 3]", r"JSON Value: \[1, 2, 3\] Is not object"),
+        ("null", "JSON Value: null Is not object"),
+        ('{"instances": [1, 2', "JSON Parse error: .* at offset: 19"),
+        ('{"instances": [1,, 2]}', "JSON Parse error: .* at offset: 17"),
+        ('{"instances": [,1]}', "JSON Parse error"),
+        ('{"instances": [1,]}', "JSON Parse error"),
+        ('{"instances": [01]}', "JSON Parse error"),
+        ('{"instances": ["a\tb"]}', "JSON Parse error"),
+        ('{"instances": [1e400]}', "Number too big to be stored in double"),
+        ('{"instances": [%s]}' % ("9" * 5000), "Number too big to be stored in double"),
+        ('{"instances": ["\\ud800"]}', "surrogate"),
+        ('{"instances": [1], "inputs": [1]}', "expecting only one of 'inputs' or 'instances'"),
+        ('{"foo": [1]}', "Missing 'inputs' or 'instances' key"),
+        ("{}", "Missing 'inputs' or 'instances' key"),
+        ('{"instances": 1}', "Expecting 'instances' to be an list/array"),
+        ('{"instances": {"x": 1}}', "Expecting 'instances' to be an list/array"),
+        ('{"instances": []}', "No values in 'instances' array"),
+        ('{"instances": [{"z": 1}]}', r"instances\[0\]: .*does not have named input: z"),
+        ('{"instances": [{"x": 1}, {}]}', r"instances\[1\]: .*keys must be equal to: x"),
+        ('{"instances": [{"x": 1}, 2]}', "Expecting object but got list at item 1 of input list"),
+        ('{"instances": [2, {"x": 1}]}', "Expecting value/list but got object at item 1 of input list"),
+        ('{"inputs": {"z": 1}}', "Missing named input: x in 'inputs' object."),
+        ('{"instances": [[1, 2], [3]]}', r"^instances\[1\]: expected a list of 2 values .*, got one of 1 value$"),
+        ('{"instances": [{"x": [1, 2]}, {"x": [3]}]}', r"^instances\[1\]\.x: expected a list of 2 values"),
+        (
+            '{"inputs": {"x": [[[1], [2]], [[3], 4]]}}',
+            r"^inputs\.x\[1\]\[1\]: expected a list of 1 value .*, got Number 4$",
+        ),
+        ('{"inputs": [1, [2]]}', r"^inputs\[1\]: .*Array is not of expected type: float"),
+        ('{"instances": [{"x": [1, "a"]}]}', r"^instances\[0\]\.x\[1\]: JSON Value: \"a\" Type: String"),
+    ],
+)
+@pytest.mark.usefixtures("pieces")
+def test_a_mistake_is_named_with_its_place(body: str, message: str) -> None:
+    assert re.search(message, refusal(body))
+
+
+def test_several_inputs_need_names() -> None:
+    wanted = signature(a=FLOAT, b=FLOAT)
+    assert "instances is a plain list" in refusal('{"instances": [1, 2]}', wanted)
+    assert "instances is a plain list" in refusal('{"instances": [{"b64": "aGk="}]}', wanted)
+    assert "inputs is a plain value/list" in refusal('{"inputs": [1, 2]}', wanted)
+    assert "keys must be equal to: a,b" in refusal('{"instances": [{"a": 1}]}', wanted)
+
+
+def test_a_signature_name_that_is_no_string_is_refused_before_the_signature_is_asked_for() -> None:
+    with pytest.raises(BadInput, match="'signature_name' key must be a string value"):
+        json_in.parse(b'{"signature_name": 5, "instances": [1]}')
+
+
+def test_bytes_that_are_not_utf8_are_refused() -> None:
+    for body in (b'{"instances": ["\xff"]}', b'{"signature_name": "\xff", "instances": [1]}', b'{"\xff": 1}'):
+        with pytest.raises(BadInput, match="not UTF-8"):
+            json_in.parse(body).tensors(X)
+
+
+@pytest.mark.parametrize("depth", [65, 300, 1000, 100_000])
+@pytest.mark.parametrize("opening", ['{"instances": %s}', '{"x": %s, "instances": [1]}', '{"inputs": {"x": %s}}', "%s"])
+def test_deep_nesting_is_refused_or_skipped_and_never_exhausts_the_stack(depth: int, opening: str) -> None:
+    for text in ("[" * depth, "[" * depth + "]" * depth, '{"a":' * depth + "1" + "}" * depth):
+        try:
+            found = values(opening % text)
+        except BadInput as error:
+            message = str(error)
+            assert len(message) < 1000
+        else:
+            assert found == [1]  # nobody looks under keys that mean nothing
+
+
+def test_messages_stay_short_whatever_was_sent() -> None:
+    long = "a" * 100_000
+    for body in (
+        {"instances": [long]},
+        {"instances": {long: 1}},
+        {"instances": [{long: 1}]},
+        {"inputs": {"x": [{long: 1}]}},
+        [long] * 9,
+    ):
+        assert len(refusal(json.dumps(body))) < 1000
+
+
+# --- any shape, any type, any layout of the text --------------------------------------------------------------------
+
+NUMERIC = [dtype for dtype in DTYPES.values() if dtype.numpy.kind in "iuf" and dtype is not BFLOAT16]
+
+
+@st.composite
+def arrays(draw: st.DrawFn) -> tuple[DType, np.ndarray[Any, Any]]:
+    dtype = draw(st.sampled_from(NUMERIC))
+    shape = draw(npst.array_shapes(min_dims=0, max_dims=4, min_side=0, max_side=6))
+    finite = {} if dtype.numpy.kind in "iu" else {"allow_nan": False, "allow_infinity": False}
+    return dtype, draw(npst.arrays(dtype.numpy, shape, elements=npst.from_dtype(dtype.numpy, **finite)))
+
+
+LAYOUTS: list[Callable[[object], str]] = [
+    json.dumps,
+    lambda value: json.dumps(value, separators=(",", ":")),
+    lambda value: json.dumps(value, indent=2),
+    lambda value: json.dumps(value, separators=(" ,\t", " : ")),
+]
+
+
+@given(arrays(), st.sampled_from(LAYOUTS), st.booleans(), st.booleans())
+@settings(max_examples=300)
+def test_numbers_of_every_shape_type_and_layout_come_through_exactly(
+    typed: tuple[DType, np.ndarray[Any, Any]], layout: Callable[[object], str], row: bool, named: bool
+) -> None:
+    dtype, array = typed
+    nested = array.tolist()
+    if row and not (array.ndim and len(array)):
+        return
+    value: object = nested
+    if named:
+        value = [{"x": item} for item in nested] if row else {"x": nested}
+    body = layout({"signature_name": "s", "instances" if row else "inputs": value})
+    expected = array
+    if 0 in array.shape:  # what is inside an empty list can't be seen
+        expected = array.reshape(array.shape[: array.shape.index(0) + 1])
+    for size in (1 << 20, 16):
+        with pieces_of(size):
+            found = tensors(body, signature(x=dtype))["x"].data
+        assert found.shape == expected.shape
+        assert found.tobytes() == expected.tobytes()
+
+
+class pieces_of:  # noqa: N801 - a context manager for property tests, which function-scoped fixtures don't suit
+    def __init__(self, size: int) -> None:
+        self.size = size
+
+    def __enter__(self) -> None:
+        self.before = json_numbers.PIECE
+        json_numbers.PIECE = json_in.PIECE = self.size
+
+    def __exit__(self, *_: object) -> None:
+        json_numbers.PIECE = json_in.PIECE = self.before
+
+
+def test_large_bodies_are_read_in_many_short_steps() -> None:
+    array = np.random.default_rng(1).random((64, 128, 128)).round(6)
+    for value in (array.tolist(), [{"x": item} for item in array.tolist()]):
+        body = json.dumps({"instances": value}).encode()
+        steps, found = run(json_in.parse(body).tensors_in_steps(X))
+        np.testing.assert_array_equal(found["x"].data, array.astype(np.float32))
+        assert steps >= len(body) // (json_numbers.PIECE + 200_000)
+
+
+def run(steps: json_in.Steps) -> tuple[int, dict[str, Tensor]]:
+    made = 0
+    while True:
+        try:
+            next(steps)
+        except StopIteration as stop:
+            return made, stop.value
+        made += 1
+
+
+# --- against a plain and slow reading of the rules ------------------------------------------------------------------
+
+
+class Refused(Exception):
+    pass
+
+
+def read_slowly(body: bytes, dtype: DType) -> np.ndarray[Any, Any]:
+    """json_tensor.cc for a signature with the one input `x`, value by value."""
+    try:
+        text = body.decode("utf-8-sig")
+        tree, _ = json.JSONDecoder(object_pairs_hook=first_wins).raw_decode(text.lstrip(" \t\r\n"))
+    except (ValueError, RecursionError) as error:
+        raise Refused from error
+    if not isinstance(tree, dict) or ("instances" in tree) == ("inputs" in tree):
+        raise Refused
+    if not isinstance(tree.get("signature_name", ""), str):
+        raise Refused
+    value = column(tree["inputs"]) if "inputs" in tree else rows(tree["instances"])
+    shape: list[int] = []
+    first = value
+    while isinstance(first, list):
+        shape.append(len(first))
+        first = first[0] if first else None
+    leaves: list[float] = []
+    fill(value, 0, shape, dtype, leaves)
+    if dtype.numpy.kind != "f":
+        return np.array(leaves, f"<u{dtype.numpy.itemsize}").view(dtype.numpy).reshape(shape)
+    # Infinity itself is written as a word; a literal that is too large is refused.
+    if any(map(math.isinf, leaves)) and b"Inf" not in body:
+        raise Refused
+    with np.errstate(over="ignore"):
+        return np.array(leaves, np.float64).astype(dtype.numpy).reshape(shape)
+
+
+def first_wins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    return dict(reversed(pairs))
+
+
+def column(value: Any) -> Any:
+    if not isinstance(value, dict):
+        return value
+    if "x" not in value:
+        raise Refused
+    return value["x"]
+
+
+def rows(value: Any) -> Any:
+    if not isinstance(value, list) or not value:
+        raise Refused
+    if not any(isinstance(item, dict) for item in value):
+        return value
+    if not all(isinstance(item, dict) and item.keys() == {"x"} for item in value):
+        raise Refused
+    return [item["x"] for item in value]
+
+
+def fill(item: Any, level: int, shape: list[int], dtype: DType, leaves: list[float]) -> None:
+    if isinstance(item, list):
+        if level >= len(shape) or len(item) != shape[level]:
+            raise Refused
+        for inner in item:
+            fill(inner, level + 1, shape, dtype, leaves)
+        return
+    if level != len(shape) or type(item) not in (int, float):
+        raise Refused
+    if dtype.numpy.kind == "f":
+        if isinstance(item, int) and abs(item) >= 2**1024:
+            raise Refused
+        leaves.append(float(item))
+        return
+    low, high = RANGES.get(dtype, INT32_RANGE)
+    if not isinstance(item, int) or not low <= item <= high:
+        raise Refused
+    leaves.append(item & ((1 << 8 * dtype.numpy.itemsize) - 1))
+
+
+def assert_reads_as_the_slow_reading_does(body: bytes, dtype: DType) -> None:
+    try:
+        expected = read_slowly(body, dtype)
+    except Refused:
+        expected = None
+    try:
+        found = tensors(body, signature(x=dtype))["x"].data
+    except BadInput:
+        found = None
+    if expected is None or found is None:
+        assert expected is found, body
+        return
+    assert found.shape == expected.shape
+    assert found.dtype == expected.dtype
+    if dtype.numpy.kind == "f":
+        np.testing.assert_array_equal(found, expected)
+    else:
+        assert found.tobytes() == expected.tobytes()
+
+
+@st.composite
+def nested(draw: st.DrawFn) -> str:
+    """Text like that of nested lists, mostly wrong, and often only just."""
+    return draw(st.text("[[[]]],,,,12- .e", max_size=24))
+
+
+@settings(max_examples=1500)
+@given(
+    nested(), st.sampled_from([FLOAT, INT32]), st.sampled_from(["instances", "inputs"]), st.sampled_from([4, 1 << 20])
+)
+def test_malformed_lists_are_never_read_as_numbers(text: str, dtype: DType, key: str, size: int) -> None:
+    with pieces_of(size):
+        assert_reads_as_the_slow_reading_does(f'{{"{key}": {text}}}'.encode(), dtype)
+
+
+@st.composite
+def damaged(draw: st.DrawFn) -> tuple[bytes, DType]:
+    """A good body with characters changed, cut out or put in."""
+    dtype, array = draw(arrays())
+    row = draw(st.booleans())
+    value: object = array.tolist()
+    if draw(st.booleans()):
+        value = [{"x": item} for item in value] if row and isinstance(value, list) else {"x": value}
+    items: list[tuple[str, object]] = [("instances" if row else "inputs", value)]
+    items += draw(st.lists(st.sampled_from([("signature_name", "s"), ("more", [1]), ("inputs", [1])]), max_size=2))
+    text = draw(st.sampled_from(LAYOUTS))(dict(draw(st.permutations(items)))).encode()
+    for _ in range(draw(st.integers(0, 3))):
+        start = draw(st.integers(0, len(text)))
+        stop = draw(st.integers(start, start + 3))
+        patch = draw(
+            st.sampled_from([b"", b"", b"[", b"]", b",", b"{", b"}", b":", b'"', b"1", b"-", b".", b" ", b"\n", b"e9"])
+        )
+        patch = patch or draw(
+            st.sampled_from([b"", b"", b"\\", b"true", b"null", b'"x"', b'"x":', b"[1,2]", b"\xff", b"\0", b"NaN"])
+        )
+        text = text[:start] + patch + text[stop:]
+    return text, dtype
+
+
+@settings(max_examples=1500)
+@given(damaged(), st.sampled_from([4, 32, 1 << 20]))
+def test_damaged_bodies_are_refused_or_read_by_the_rules(case: tuple[bytes, DType], size: int) -> None:
+    with pieces_of(size):
+        assert_reads_as_the_slow_reading_does(*case)
+
+
+@settings(max_examples=500)
+@given(
+    st.binary(max_size=60),
+    st.sampled_from([b"%b", b'{"instances": %b}', b'{"inputs": {"x": %b}}', b'{"instances": ["%b"]}']),
+)
+def test_arbitrary_bytes_are_refused_or_read_never_anything_else(data: bytes, frame: bytes) -> None:
+    for dtype in (FLOAT, STRING, BOOL):
+        with contextlib.suppress(BadInput):
+            json_in.parse(frame.replace(b"%b", data)).tensors(signature(x=dtype))

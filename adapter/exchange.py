@@ -25,8 +25,8 @@ class Exchange:
     """A request on its way through the house.
 
     `route` is the template that metrics and logs name; `attributes` goes into the access record.
-    `started` is `time.perf_counter()`; `deadline` is in the event loop's time (uvloop counts milliseconds): the client's (`X-Request-Timeout` in seconds, or gRPC's `grpc-timeout`),
-    never later than the service's own.
+    `started` is `time.perf_counter()`. `deadline` is in the event loop's time (uvloop counts milliseconds): the client's
+    (`X-Request-Timeout` in seconds, or gRPC's `grpc-timeout`), never later than the service's own.
     """
 
     __slots__ = ("attributes", "deadline", "request", "request_id", "route", "started")

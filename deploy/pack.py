@@ -66,8 +66,8 @@ def pack(source: Path, target: Path) -> str:
             top = _saved_model(source, model).parent
             for path in sorted(path for path in top.rglob("*") if path.is_file()):
                 _add_file(archive, path.relative_to(source).as_posix(), path)
-    with target.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    with target.open("rb") as packed:
+        return hashlib.file_digest(packed, "sha256").hexdigest()
 
 
 def _saved_model(source: Path, model: Model) -> Path:

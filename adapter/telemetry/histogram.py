@@ -55,6 +55,6 @@ class Histogram(Collector):
             buckets, so_far = [], 0
             for bound, count in zip((*self._bounds, float("inf")), child.counts, strict=True):
                 so_far += count
-                buckets.append((floatToGoString(bound), so_far))
+                buckets.append((floatToGoString(bound), so_far))  # type: ignore[no-untyped-call]
             family.add_metric(values, buckets=buckets, sum_value=child.total)
         yield family

@@ -3,7 +3,7 @@
 import json
 import re
 import sys
-from typing import IO
+from typing import IO, Any
 
 _COLOURS = {
     "DEBUG": "2",
@@ -66,7 +66,7 @@ class Console:
         return f"\x1b[{_COLOURS[key]}m{text}\x1b[0m" if self._colour and key in _COLOURS else text
 
 
-def _record(line: str) -> dict[str, "object | str | dict[str, object]"] | None:
+def _record(line: str) -> dict[str, Any] | None:
     try:
         record = json.loads(line)
     except ValueError:

@@ -24,6 +24,7 @@ from adapter.inference.calls import STATUS
 from adapter.inference.plane import DataPlane
 from adapter.inference.signatures import Servable
 from adapter.inference.tensor import TensorSpec
+from adapter.inference.turns import LARGE, at_once
 from adapter.pb import serving_pb2
 
 T = TypeVar("T")
@@ -107,16 +108,21 @@ class V2:
         request = v2_in.parse(await self._bodies.read(exchange), headers.get(v2_in.HEADER_LENGTH))
         endpoint = await self._plane.endpoint(servable, request.signature_name, exchange.deadline)
         wanted = request.outputs(endpoint.signature)
-        inputs = await _by_turns(request.tensors_in_steps(endpoint.signature))
+        inputs = await self._done(request.tensors_in_steps(endpoint.signature), request.text_size)
         prediction = await self._plane.predict(endpoint, inputs, exchange.deadline)
         exchange.attributes["tandem.model_version"] = prediction.version
         outputs = [(name, prediction.outputs[name], binary) for name, binary in wanted]
         steps = v2_out.response_in_steps(servable.model, prediction.version, request.id, outputs)
-        body, json_length = await _by_turns(steps)
+        text_size = sum([tensor.data.nbytes for _, tensor, binary in outputs if tensor.dtype.is_string or not binary])
+        body, json_length = await self._done(steps, text_size)
         about: Mapping[str, str] = _JSON
         if json_length is not None:
             about = {"Content-Type": "application/octet-stream", v2_in.HEADER_LENGTH: str(json_length)}
         return await _encoded(headers.get("Accept-Encoding", ""), body, about)
+
+    async def _done(self, steps: Generator[None, None, T], text_size: int) -> T:
+        """The result of steps; they take turns with others if there is much to read or to write number by number."""
+        return at_once(steps) if text_size < LARGE else await self._plane.turns.take(steps)
 
     async def _metadata(self, servable: Servable, deadline: float) -> dict[str, Any]:
         """The model as its default signature has it."""
@@ -157,17 +163,6 @@ def _body(value: object) -> bytes:
     return orjson.dumps(value)
 
 
-async def _by_turns(steps: Generator[None, None, T]) -> T:
-    """What steps return; between two of them everybody else gets a turn."""
-    while True:
-        try:
-            next(steps)
-        except StopIteration as stop:
-            result: T = stop.value
-            return result
-        await asyncio.sleep(0)
-
-
 async def _encoded(accepted: str, body: bytes, headers: Mapping[str, str]) -> web.Response:
     """The answer, compressed if the client accepts one single coding.
 
@@ -178,4 +173,4 @@ async def _encoded(accepted: str, body: bytes, headers: Mapping[str, str]) -> we
     if window is None:
         return response(200, body, headers)
     compressed = await asyncio.to_thread(zlib.compress, body, 1, window)
-    return response(200, compressed, {**headers, "Content-Encoding": accepted, "Vary": "Accept-Encoding"})
+    return response(200, compressed, {**headers, "Content-Encoding": accepted})

@@ -76,6 +76,12 @@ class InferRequest:
     body: bytes
     json_length: int
 
+    @property
+    def text_size(self) -> int:
+        """Bytes that are read element by element."""
+        strings = [given.end - given.start for given in self.inputs if given.binary and given.dtype.is_string]
+        return self.json_length + sum(strings)
+
     def tensors_in_steps(self, signature: Signature) -> Steps:
         """The signature's inputs as tensors; yields every few milliseconds, so that others get their turn.
 
@@ -251,7 +257,7 @@ def _wanted(position: int, output: Any) -> _Wanted:
 
 
 def _inputs(inputs: list[Any], spans: list[tuple[int, int]], body: bytes, offset: int) -> Iterator[_Input]:
-    """The inputs, with binary data taken from the body by turns, from `offset` on."""
+    """The inputs, with binary data taken from the body one after the other, from `offset` on."""
     json_length = offset
     for position, tree in enumerate(inputs):
         given = _input(position, tree, spans, offset)

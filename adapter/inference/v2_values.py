@@ -136,8 +136,8 @@ def _array(leaves: list[Any], dtype: DType, where: Callable[[int], str]) -> Arra
         _check(leaves, False, lambda leaf: type(leaf) in (int, float), f"a number ({dtype.v2})", where)
     values = np.array(leaves, np.float64)
     array: Array = converted(values, dtype)  # type: ignore[assignment]  # None for integers only
-    beyond = _infinite(array, dtype) & np.isfinite(values)
-    if beyond.any():
+    infinite = _infinite(array, dtype)
+    if infinite.any() and (beyond := infinite & np.isfinite(values)).any():
         position = int(np.argmax(beyond))
         raise BadInput(f"{where(position)}: {leaves[position]} is beyond {dtype.v2}")
     return array

@@ -22,8 +22,9 @@ setup: $(STAMP) ## set up .venv (every other verb does it by itself)
 $(STAMP): requirements/dev.lock pyproject.toml setup.py $(wildcard protos/*.proto) adapter/contract/openapi.yaml
 	@test -x $(PYTHON) || python3 -m venv $(VENV)
 	@test -x $(UV) || $(VENV)/bin/pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
-	$(UV) pip install --quiet --python $(PYTHON) --require-hashes -r requirements/dev.lock
-	$(VENV)/bin/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@echo 'setting up $(VENV) (once)'
+	@$(UV) pip install --quiet --python $(PYTHON) --require-hashes -r requirements/dev.lock
+	@$(UV) pip install --quiet --python $(PYTHON) --no-deps --no-build-isolation --editable .
 	@touch $@
 
 run: setup ## run a bundle here: both tasks, REST at http://127.0.0.1:8080 (PORT=, BUNDLE=); Ctrl-C stops both

@@ -22,6 +22,7 @@ _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 _KEY = re.compile(rb'"[ \t\r\n]*:')
 _SPACE = re.compile(r"[ \t\r\n]*")
 _ECHO = 256
+_TYPES = {type(None): "Null", int: "Number", float: "Number", str: "String", list: "Array"}
 _TOO_DEEP = "JSON Parse error: nested too deeply"
 
 
@@ -114,6 +115,11 @@ def echo(value: Any) -> str:
     """The beginning of a JSON value, to remind a client of what it sent."""
     text = json.dumps(_beginning(value, 4), ensure_ascii=False)
     return text if len(text) <= _ECHO else text[:_ECHO] + "..."
+
+
+def type_name(value: Any) -> str:
+    """What rapidjson calls the type of a JSON value."""
+    return str(value) if type(value) is bool else _TYPES.get(type(value), "Object")
 
 
 def _beginning(value: Any, depth: int) -> Any:

@@ -15,13 +15,12 @@ import msgspec
 import numpy as np
 
 from adapter.inference.json_numbers import converted, range_of
-from adapter.inference.json_scan import Object, echo
+from adapter.inference.json_scan import Object, echo, type_name
 from adapter.inference.tensor import BFLOAT16, BOOL, Array, BadInput, DType, Shape, Tensor, TensorSpec
 
 MAX_RANK = 64
 Path = Callable[[Shape], str]
 
-_TYPES = {type(None): "Null", bool: "Bool", int: "Number", float: "Number", str: "String", list: "Array"}
 _BASE64 = re.compile(r"[A-Za-z0-9+/]*+={0,2}")
 _BASE64_SPACE = str.maketrans("", "", " \t\r\n\f\v")
 
@@ -177,11 +176,7 @@ def _count(size: int) -> str:
 
 
 def _kind(value: Any) -> str:
-    return f"one of {_count(len(value))}" if type(value) is list else f"{_type_name(value)} {echo(value)}"
-
-
-def _type_name(value: Any) -> str:
-    return str(value) if type(value) is bool else _TYPES.get(type(value), "Object")
+    return f"one of {_count(len(value))}" if type(value) is list else f"{type_name(value)} {echo(value)}"
 
 
 def _array(leaves: list[Any], dtype: DType, where: Callable[[int], str]) -> Array:
@@ -203,7 +198,7 @@ def _array(leaves: list[Any], dtype: DType, where: Callable[[int], str]) -> Arra
 
 
 def _type_error(value: Any, dtype: DType) -> str:
-    return f"JSON Value: {echo(value)} Type: {_type_name(value)} is not of expected type: {dtype.name}"
+    return f"JSON Value: {echo(value)} Type: {type_name(value)} is not of expected type: {dtype.name}"
 
 
 def _strings(leaves: list[Any], dtype: DType, where: Callable[[int], str]) -> Array:

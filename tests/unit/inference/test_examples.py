@@ -1,0 +1,141 @@
+"""Classify and regress: JSON examples in, JSON results out, as TensorFlow Serving has them."""
+
+import json
+import math
+import re
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from adapter.inference import examples
+from adapter.inference.tensor import BadInput
+from adapter.pb import serving_pb2, tensorflow_pb2
+
+SPEC = serving_pb2.ModelSpec(name="m", version_label="stable")
+
+
+def features(example: tensorflow_pb2.Example) -> dict[str, list[object] | None]:
+    found: dict[str, list[object] | None] = {}
+    for name, feature in example.features.feature.items():
+        kind = feature.WhichOneof("kind")
+        found[name] = None if kind is None else [kind, *getattr(feature, kind).value]
+    return found
+
+
+def parsed(body: object) -> list[dict[str, list[object] | None]]:
+    text = body if isinstance(body, bytes) else json.dumps(body).encode()
+    return [features(example) for example in examples.parse(text)[1].example_list.examples]
+
+
+def test_the_kind_of_a_feature_is_that_of_its_json() -> None:
+    feature = {
+        "float": 1.5, "floats": [1.0, 2.5], "int": 1, "ints": [1, -2], "bool": True, "mixed": [True, 2],
+        "text": "ä", "texts": ["a", {"b64": "aGk"}], "bytes": {"b64": "/w=="}, "none": [],
+    }  # fmt: skip
+    assert parsed({"examples": [feature]}) == [
+        {
+            "float": ["float_list", 1.5], "floats": ["float_list", 1.0, 2.5], "int": ["int64_list", 1],
+            "ints": ["int64_list", 1, -2], "bool": ["int64_list", 1], "mixed": ["int64_list", 1, 2],
+            "text": ["bytes_list", "ä".encode()], "texts": ["bytes_list", b"a", b"hi"],
+            "bytes": ["bytes_list", b"\xff"], "none": None,
+        }
+    ]  # fmt: skip
+
+
+def test_floats_beyond_float32_are_infinite_and_words_are_taken() -> None:
+    assert parsed(b'{"examples": [{"x": [1e39, -Infinity]}]}') == [{"x": ["float_list", math.inf, -math.inf]}]
+
+
+def test_the_request_names_servable_and_signature() -> None:
+    body = b'{"signature_name": "s", "examples": [{"x": 1.0}]}'
+    for encoded, message in (
+        (examples.classify_request(body, SPEC), serving_pb2.ClassificationRequest),
+        (examples.regress_request(body, SPEC), serving_pb2.RegressionRequest),
+    ):
+        request = message.FromString(encoded)
+        assert request.model_spec == serving_pb2.ModelSpec(name="m", version_label="stable", signature_name="s")
+        assert [features(example) for example in request.input.example_list.examples] == [{"x": ["float_list", 1.0]}]
+    assert SPEC.signature_name == ""
+
+
+def test_a_context_is_shared_by_all_examples() -> None:
+    _, found = examples.parse(b'{"context": {"c": 1.5}, "examples": [{"x": 1}, {"x": 2}]}')
+    assert features(found.example_list_with_context.context) == {"c": ["float_list", 1.5]}
+    assert [features(example) for example in found.example_list_with_context.examples] == [
+        {"x": ["int64_list", 1]},
+        {"x": ["int64_list", 2]},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ("{}", "JSON Value: {} When method is classify, key 'examples' is expected and was not found"),
+        ('{"examples": {"x": 1}}', "Expecting 'examples' value to be an list/array"),
+        ('{"examples": []}', "'examples' value is an empty array"),
+        ('{"examples": [{}, 1]}', r"examples\[1\]: Example must be JSON object but got JSON Number"),
+        ('{"context": [], "examples": [{}]}', "context: Example must be JSON object but got JSON Array"),
+        ('{"examples": [{"f": null}]}', r"examples\[0\]: Feature: f has element with unexpected JSON type: Null"),
+        ('{"examples": [{"f": [[1]]}]}', r"examples\[0\]: Feature: f has element with unexpected JSON type: Array"),
+        ('{"examples": [{"f": {"b": 1}}]}', "Feature: f has element with unexpected JSON type: Object"),
+        ('{"examples": [{"f": [1, 1.5]}]}', "Unexpected element type in feature: f expecting type: int64"),
+        ('{"examples": [{"f": ["a", 1]}]}', "Unexpected element type in feature: f expecting type: bytes"),
+        ('{"examples": [{"f": [1.5, true]}]}', "Unexpected element type in feature: f expecting type: float"),
+        ('{"examples": [{"f": 9223372036854775808}]}', "Feature: f has uint64_t element. Only int64_t is supported."),
+        ('{"examples": [{"f": {"b64": "*"}}]}', r"examples\[0\]: Unable to base64 decode"),
+        ('{"signature_name": 1, "examples": [{}]}', "'signature_name' key must be a string value"),
+        ("[]", "Is not object"),
+        ("", "The document is empty"),
+    ],
+)
+def test_a_mistake_is_named_with_its_place(body: str, message: str) -> None:
+    with pytest.raises(BadInput) as caught:
+        examples.parse(body.encode())
+    assert re.search(message, str(caught.value))
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["b64", "x", "examples"]), inner, max_size=3)
+    ),
+)
+
+
+@given(JSON, JSON)
+def test_any_json_is_refused_or_read(value: object, context: object) -> None:
+    for tree in (value, {"examples": value}, {"examples": [value]}, {"examples": [{"f": value}], "context": context}):
+        try:
+            _, found = examples.parse(json.dumps(tree).encode())
+        except BadInput:
+            continue
+        assert found.WhichOneof("kind")
+
+
+def test_classes_are_lists_of_label_and_score() -> None:
+    answer = serving_pb2.ClassificationResponse()
+    for scores in ([0.1, math.nan], []):
+        classes = answer.result.classifications.add().classes
+        for score in scores:
+            classes.add(label='"ä', score=score)
+    encoded = answer.SerializeToString()
+    assert examples.classify_results(encoded).decode() == '{"results":[[["\\"ä",0.1],["\\"ä",NaN]],[]]}'
+    assert json.loads(examples.classify_results(encoded, "null"))["results"][0][1] == ['"ä', None]
+
+
+@given(st.lists(st.floats(width=32), min_size=1))
+def test_regression_values_come_through_exactly(values: list[float]) -> None:
+    answer = serving_pb2.RegressionResponse()
+    for value in values:
+        answer.result.regressions.add(value=value)
+    found = json.loads(examples.regress_results(answer.SerializeToString()))["results"]
+    np.testing.assert_array_equal(np.array(found, np.float32), np.array(values, np.float32))
+
+
+def test_an_answer_without_results_is_told_in_tfs_words() -> None:
+    with pytest.raises(BadInput, match="Cannot convert empty ClassificationResults to JSON"):
+        examples.classify_results(b"")
+    with pytest.raises(BadInput, match="Cannot convert empty RegressionResults to JSON"):
+        examples.regress_results(b"")

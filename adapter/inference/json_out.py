@@ -22,6 +22,7 @@ _TOKENS: Mapping[NonFinite, tuple[bytes, bytes, bytes]] = {
     "null": (b"null", b"null", b"null"),
     "string": (b'"NaN"', b'"Infinity"', b'"-Infinity"'),
 }
+_ROWS, _COLUMNS = b'{"predictions":', b'{"outputs":'
 # So many numbers are rendered in one go: 2-4 ms and about a megabyte of text.
 STEP = 1 << 16
 
@@ -42,6 +43,12 @@ def predictions_in_steps(
     outputs: Mapping[str, Tensor], row: bool, nonfinite: NonFinite = "tfs"
 ) -> Generator[None, None, bytes]:
     """The same for large answers: yields every few milliseconds, so that others get their turn."""
+    if row:
+        _check_batch_size(outputs)
+    if len(outputs) == 1:
+        ((name, tensor),) = outputs.items()
+        if not tensor.dtype.is_string:
+            return (yield from numbers_in_steps(tensor, nonfinite, _ROWS if row else _COLUMNS, b"}"))
     texts = {}
     for name, tensor in outputs.items():
         if tensor.dtype.is_string:
@@ -58,15 +65,15 @@ def _assembled(texts: Mapping[str, bytes], outputs: Mapping[str, Tensor], row: b
         _check_batch_size(outputs)
     if len(texts) == 1:
         (text,) = texts.values()
-        return (b'{"predictions":' if row else b'{"outputs":') + text + b"}"
+        return (_ROWS if row else _COLUMNS) + text + b"}"
     if not texts:
         raise BadInput("Cannot convert empty tensor map to JSON")
     keys = [orjson.dumps(name) for name in texts]
     if not row:
-        return b'{"outputs":{%b}}' % b",".join([b"%b:%b" % pair for pair in zip(keys, texts.values(), strict=True)])
+        return b"%b{%b}}" % (_COLUMNS, b",".join([b"%b:%b" % pair for pair in zip(keys, texts.values(), strict=True)]))
     columns = [_rows(name, tensor, texts[name]) for name, tensor in outputs.items()]
     template = b"{%b}" % b",".join([key.replace(b"%", b"%%") + b":%b" for key in keys])
-    return b'{"predictions":[%b]}' % b",".join([template % values for values in zip(*columns, strict=True)])
+    return b"%b[%b]}" % (_ROWS, b",".join([template % values for values in zip(*columns, strict=True)]))
 
 
 def _check_batch_size(outputs: Mapping[str, Tensor]) -> None:
@@ -97,15 +104,19 @@ def plain(tensor: Tensor) -> Array:
     return data.astype(np.float32) if tensor.dtype is HALF else data
 
 
-def numbers_in_steps(tensor: Tensor, nonfinite: NonFinite) -> Generator[None, None, bytes]:
-    """A tensor that holds no strings as JSON; yields between the pieces of a large one."""
+def numbers_in_steps(
+    tensor: Tensor, nonfinite: NonFinite, before: bytes = b"", after: bytes = b""
+) -> Generator[None, None, bytes]:
+    """A tensor that holds no strings as JSON between two texts; yields between the pieces of a large one."""
     data = plain(tensor)
     if data.size <= STEP:
-        return numbers(data, nonfinite)
-    pieces = []
+        return before + numbers(data, nonfinite) + after
+    pieces = [before]
     for piece in _pieces(data, nonfinite):
         pieces.append(piece)
-        yield
+        if len(piece) > 1:
+            yield
+    pieces.append(after)
     return b"".join(pieces)
 
 

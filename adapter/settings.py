@@ -1,6 +1,7 @@
 """Environment → typed settings. Every mistake is found before anything starts, and all are reported at once."""
 
 import difflib
+import os
 import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
@@ -35,8 +36,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """TensorFlow Serving's monitoring page; empty = it has none (host networking)."""
     tfs_logs: str = ""
     """Directory of the allocation's task log files; empty = not under an allocation."""
-    tfs_max_calls: Annotated[int, Meta(ge=2, le=65536)] = 8
-    """Calls in flight to TensorFlow Serving at most; keep it at or below its `--grpc_max_threads`."""
+    tfs_max_calls: Annotated[int, Meta(ge=2, le=65536)] = msgspec.field(
+        default_factory=lambda: 4 * len(os.sched_getaffinity(0))
+    )
+    """Calls in flight to TensorFlow Serving at most: its `--grpc_max_threads` or less (default: TFS's, 4 for each CPU)."""
     bundle: str = ""
     """Directory of the unpacked bundle; empty = plain gateway to every model on that TensorFlow Serving."""
     model_version: Annotated[int, Meta(ge=0)] | None = None

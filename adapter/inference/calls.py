@@ -1,8 +1,8 @@
 """Calls to TensorFlow Serving: bytes in, bytes out, bounded in number and in time, tried again where that is safe.
 
 One long-lived channel (`grpc.aio`), no per-call stubs: messages are encoded and decoded by the codecs. TensorFlow Serving
-refuses calls beyond its `--grpc_max_threads` with RESOURCE_EXHAUSTED, so calls wait here instead, in order of arrival;
-one slot is kept for the group's own questions (`ask`), which must never stand in a queue of predictions.
+refuses calls beyond its `--grpc_max_threads` with RESOURCE_EXHAUSTED, so calls wait here instead, in order of arrival
+(`limits.py`); one slot is kept for the group's own questions (`ask`), which must never stand in a queue of predictions.
 """
 
 import asyncio
@@ -14,9 +14,10 @@ from typing import Protocol
 import grpc
 import grpc.aio
 
-from adapter.errors import CallFailed, Refused
+from adapter.errors import CallFailed
+from adapter.inference.limits import Limit, overloaded
 from adapter.pb import serving_pb2
-from adapter.telemetry.metrics import CALL_SECONDS, CALLS_WAITING, RETRIES
+from adapter.telemetry.metrics import CALL_SECONDS, CALLS_LIMIT, CALLS_WAITING, RETRIES
 
 _PREDICTION = serving_pb2.DESCRIPTOR.services_by_name["PredictionService"].full_name
 _MODEL = serving_pb2.DESCRIPTOR.services_by_name["ModelService"].full_name
@@ -61,29 +62,33 @@ class Connection:
         self._stubs: dict[str, Stub] = {
             path: self._channel.unary_unary(path) for path in (PREDICT, CLASSIFY, REGRESS, METADATA, STATUS)
         }
-        self._slots = asyncio.Semaphore(max(1, max_calls - 1))
-        self._max_queue = max_queue
+        self._limit = Limit(max(1, max_calls - 1), max_queue)
         self._now = asyncio.get_running_loop().time
-        self._waiting = 0
         self._budget = BUDGET_TOKENS
-        CALLS_WAITING.set_function(lambda: self._waiting)
+        CALLS_WAITING.set_function(lambda: self._limit.waiting)
+        CALLS_LIMIT.set_function(lambda: self._limit.limit)
         self.on_unavailable: Callable[[], None] = lambda: None
 
     async def call(self, path: str, request: bytes, deadline: float) -> bytes:
         """Answer of `path` to `request`, both encoded messages.
 
-        UNAVAILABLE is tried again with jitter while the deadline and the retry budget allow: a unary answer has not
-        begun when the call fails, and predictions have no side effects.
+        UNAVAILABLE and RESOURCE_EXHAUSTED are tried again with jitter while the deadline and the retry budget allow: a
+        unary answer has not begun when the call fails, and predictions have no side effects.
 
         Raises:
             CallFailed: with TensorFlow Serving's status and words, or UNAVAILABLE, or DEADLINE_EXCEEDED.
             Refused: 503 when too many calls are waiting already.
         """
-        await self._acquire(deadline)
+        limit = self._limit
+        await limit.acquire(deadline)
+        full = False
         try:
             return await self._attempt(path, request, deadline)
+        except CallFailed as error:
+            full = overloaded(error)
+            raise
         finally:
-            self._slots.release()
+            limit.release(full)
 
     async def ask(self, path: str, request: bytes, timeout: float) -> bytes:
         """One attempt on the slot kept for the group's own questions. Raises CallFailed."""
@@ -96,21 +101,6 @@ class Connection:
     async def close(self) -> None:
         """Close the channel; calls still in flight are cancelled."""
         await self._channel.close()
-
-    async def _acquire(self, deadline: float) -> None:
-        if not self._slots.locked():
-            await self._slots.acquire()
-            return
-        if self._waiting >= self._max_queue:
-            raise Refused(503, f"{self._waiting} requests are waiting for TensorFlow Serving already")
-        self._waiting += 1
-        try:
-            async with asyncio.timeout_at(deadline):
-                await self._slots.acquire()
-        except TimeoutError:
-            raise CallFailed(grpc.StatusCode.DEADLINE_EXCEEDED, "Deadline passed while waiting for a call") from None
-        finally:
-            self._waiting -= 1
 
     async def _attempt(self, path: str, request: bytes, deadline: float) -> bytes:
         now = self._now
@@ -130,9 +120,10 @@ class Connection:
                 observe("OK", time.perf_counter() - started)
                 self._budget = min(BUDGET_TOKENS, self._budget + BUDGET_PER_SUCCESS)
                 return answer
-            if failure.code is not grpc.StatusCode.UNAVAILABLE:
+            if failure.code is grpc.StatusCode.UNAVAILABLE:
+                self.on_unavailable()
+            elif failure.code is not grpc.StatusCode.RESOURCE_EXHAUSTED:
                 raise failure
-            self.on_unavailable()
             pause = BACKOFF_SECONDS * 2**attempt * random.uniform(0.5, 1.5)  # noqa: S311 - jitter, not a secret
             if attempt + 1 == ATTEMPTS or self._budget < 1 or now() + pause >= deadline:
                 raise failure

@@ -51,8 +51,8 @@ bench: setup ## measure the adapter beside its peers; writes docs/benchmarks/
 soak: setup ## hold the adapter's memory flat from the 10,000th to the 100,000th request; writes docs/benchmarks/soak.md
 	$(PYTHON) -m tests.bench.soak
 
-cluster: setup ## real Nomad, Consul and Docker on this machine, running the production job
-	$(VENV)/bin/tandem cluster up
+cluster: setup ## real Nomad, Consul and Docker on this machine, running the production job (BUNDLE=)
+	$(VENV)/bin/tandem cluster up $(BUNDLE)
 
 cluster-down: setup ## stop what `make cluster` started and leave nothing behind
 	$(VENV)/bin/tandem cluster down
@@ -60,6 +60,9 @@ cluster-down: setup ## stop what `make cluster` started and leave nothing behind
 lock: setup ## resolve the locked dependencies again
 	$(UV) pip compile --quiet pyproject.toml --all-extras --generate-hashes --no-emit-index-url --no-header -o requirements/dev.lock
 	$(UV) pip compile --quiet pyproject.toml --generate-hashes --no-emit-index-url --no-header -c requirements/dev.lock -o requirements/adapter.lock
+	$(UV) pip compile --quiet --generate-hashes --python-version 3.11 --python-platform x86_64-manylinux_2_28 \
+		-c requirements/dev.lock --override deploy/images/model-server.override --no-annotate --no-header --no-emit-index-url \
+		deploy/images/model-server.in -o deploy/images/model-server.lock
 
 clean: ## remove what the build and the tests left
 	rm -rf build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .tandem

@@ -6,8 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.bench.tools import ROOT, environment
+from tests.bench.tools import ROOT
 from tests.bench.workloads import V1, V2_BINARY, Format
+from tests.environments import environment
 
 SERVERS = Path(__file__).parent / "servers"
 OURS = "tandem"
@@ -59,12 +60,20 @@ def adapter(name: str, text: str, spoken: Format = V1, only: Sequence[str] = (),
 
 
 def _fastapi(port: int, backend: Backend) -> Sequence[object]:
-    uvicorn = (environment("fastapi"), "-m", "uvicorn", "fastapi_tuned:app", "--app-dir", SERVERS, "--no-access-log")
+    uvicorn = (
+        environment("bench-fastapi"),
+        "-m",
+        "uvicorn",
+        "fastapi_tuned:app",
+        "--app-dir",
+        SERVERS,
+        "--no-access-log",
+    )
     return (*uvicorn, "--log-level", "warning", "--host", "127.0.0.1", "--port", port)
 
 
 def _kserve(port: int, backend: Backend) -> Sequence[object]:
-    kserve = (environment("kserve"), SERVERS / "kserve_transformer.py", "--model_name", "half_plus_two")
+    kserve = (environment("bench-kserve"), SERVERS / "kserve_transformer.py", "--model_name", "half_plus_two")
     return (*kserve, "--http_port", port, "--enable_grpc", "false", "--enable_latency_logging", "false")
 
 

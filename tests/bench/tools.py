@@ -1,12 +1,7 @@
-"""What the benchmark needs beyond the project's own environment, made into the cache once: the Go programs, and an
-environment for each Python peer from its locked requirements (`requirements/bench-*.lock`).
-"""
+"""The Go programs that the benchmark needs, made into the cache once."""
 
-import hashlib
 import shutil
 import subprocess
-import sys
-import venv
 from pathlib import Path
 
 from deploy.cluster.cache import cache, locked
@@ -24,19 +19,3 @@ def go_programs() -> Path:
     with locked("bench.lock"):  # Go itself knows what is up to date
         subprocess.run(["go", "build", "-o", f"{target}/", "./..."], cwd=GO, check=True)
     return target
-
-
-def environment(name: str) -> Path:
-    """The Python of the environment that `requirements/bench-NAME.lock` describes."""
-    lock = ROOT / "requirements" / f"bench-{name}.lock"
-    home = cache() / "bench" / name
-    python, stamp = home / "bin" / "python", home / ".installed"
-    wanted = hashlib.sha256(lock.read_bytes()).hexdigest()
-    with locked("bench.lock"):
-        if not stamp.exists() or stamp.read_text() != wanted:
-            print(f"installing {lock.name} (once)", flush=True)
-            venv.create(home, clear=True, symlinks=True)
-            uv = [sys.executable, "-m", "uv", "pip", "install", "--quiet", "--python", str(python)]
-            subprocess.run([*uv, "--require-hashes", "-r", str(lock)], check=True)
-            stamp.write_text(wanted)
-    return python

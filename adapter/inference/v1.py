@@ -12,10 +12,11 @@ import orjson
 from aiohttp import web
 from google.protobuf.json_format import MessageToDict
 
+from adapter.encoding import encoded
 from adapter.errors import Refused
 from adapter.exchange import Bodies, Exchange, response
-from adapter.inference import json_in, json_out
-from adapter.inference.calls import METADATA, STATUS
+from adapter.inference import examples, json_in, json_out
+from adapter.inference.calls import CLASSIFY, METADATA, REGRESS, STATUS
 from adapter.inference.plane import DataPlane
 from adapter.inference.signatures import Servable
 from adapter.inference.turns import LARGE
@@ -36,6 +37,12 @@ _CORS = {
     "Access-Control-Allow-Origin": "*",
     "Access-Control-Allow-Methods": "POST, GET",
     "Access-Control-Allow-Headers": "Content-Type",
+}
+
+
+_EXAMPLES = {
+    "classify": (examples.classify_request, CLASSIFY, examples.classify_results),
+    "regress": (examples.regress_request, REGRESS, examples.regress_results),
 }
 
 
@@ -91,12 +98,14 @@ class V1:
         exchange.attributes["tandem.model"] = target.servable.model[:128]
         exchange.honour_timeout()
         if target.verb == "predict":
-            return response(200, await self._predict(exchange, target.servable), self._headers)
-        if target.verb == "status":
-            return response(200, await self._status(target.servable, exchange.deadline), self._headers)
-        if target.verb == "metadata":
-            return response(200, await self._metadata(target.servable, exchange.deadline), self._headers)
-        return response(200, await self._examples(exchange, target), self._headers)
+            body = await self._predict(exchange, target.servable)
+        elif target.verb == "status":
+            body = await self._status(target.servable, exchange.deadline)
+        elif target.verb == "metadata":
+            body = await self._metadata(target.servable, exchange.deadline)
+        else:
+            body = await self._examples(exchange, target)
+        return await encoded(request.headers.get("Accept-Encoding", ""), body, self._headers)
 
     async def _predict(self, exchange: Exchange, servable: Servable) -> bytes:
         plane = self._plane
@@ -146,7 +155,11 @@ class V1:
         )
 
     async def _examples(self, exchange: Exchange, target: Target) -> bytes:
-        raise Refused(501, f"{target.verb}: not served yet")
+        """Classify and regress."""
+        encode, path, decode = _EXAMPLES[target.verb]
+        nonfinite = _nonfinite(exchange.request.headers)
+        request = encode(await self._bodies.read(exchange), target.servable.spec())
+        return decode(await self._plane.calls.call(path, request, exchange.deadline), nonfinite)
 
     def _preflight(self, request: web.BaseRequest) -> web.Response:
         """OPTIONS: TFS answers any origin that is a URL and refuses the rest, both without a body."""

@@ -6,9 +6,7 @@ ready is 503. An error is a problem document with the member `error` that the pr
 where a request asks for it: classification, shared memory and sequences of requests, which are Triton's own.
 """
 
-import asyncio
 import re
-import zlib
 from collections.abc import Callable, Generator, Mapping
 from functools import lru_cache
 from typing import Any, NamedTuple, TypeVar
@@ -17,6 +15,7 @@ from urllib.parse import unquote
 import orjson
 from aiohttp import web
 
+from adapter.encoding import encoded
 from adapter.errors import RETRY_AFTER_SECONDS, Refused
 from adapter.exchange import Bodies, Exchange, response
 from adapter.inference import v2_in, v2_out
@@ -36,8 +35,6 @@ _PATH = re.compile(
 _INT64_MAX = (1 << 63) - 1
 _AVAILABLE = serving_pb2.ModelVersionStatus.AVAILABLE
 _JSON = {"Content-Type": "application/json"}
-# zlib's container formats for the codings of RFC 9110 §8.4.1: gzip's, and zlib's own, which HTTP calls deflate.
-_CODINGS = {"gzip": 31, "deflate": 15}
 
 
 class Target(NamedTuple):
@@ -118,7 +115,7 @@ class V2:
         about: Mapping[str, str] = _JSON
         if json_length is not None:
             about = {"Content-Type": "application/octet-stream", v2_in.HEADER_LENGTH: str(json_length)}
-        return await _encoded(headers.get("Accept-Encoding", ""), body, about)
+        return await encoded(headers.get("Accept-Encoding", ""), body, about)
 
     async def _done(self, steps: Generator[None, None, T], text_size: int) -> T:
         """The result of steps; they take turns with others if there is much to read or to write number by number."""
@@ -161,16 +158,3 @@ def _readiness(about: Mapping[str, str], ready: bool) -> web.Response:
 
 def _body(value: object) -> bytes:
     return orjson.dumps(value)
-
-
-async def _encoded(accepted: str, body: bytes, headers: Mapping[str, str]) -> web.Response:
-    """The answer, compressed if the client accepts one single coding.
-
-    That is how a client says it wants one; lists of codings are what HTTP libraries send by default, and to compress
-    tensors takes more time than to send them.
-    """
-    window = _CODINGS.get(accepted)
-    if window is None:
-        return response(200, body, headers)
-    compressed = await asyncio.to_thread(zlib.compress, body, 1, window)
-    return response(200, compressed, {**headers, "Content-Encoding": accepted})

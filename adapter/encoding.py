@@ -1,0 +1,27 @@
+"""Compressed answers, for those who really ask (RFC 9110 §12.5.3)."""
+
+import asyncio
+import zlib
+from collections.abc import Mapping
+
+from aiohttp import web
+
+from adapter.exchange import response
+
+# zlib's container formats for the codings of RFC 9110 §8.4.1: gzip's, and zlib's own, which HTTP calls deflate.
+_CODINGS = {"gzip": 31, "deflate": 15}
+# What goes into one packet anyway gains nothing.
+_LEAST = 1400
+
+
+async def encoded(accepted: str, body: bytes, headers: Mapping[str, str]) -> web.Response:
+    """The answer 200, compressed if it is large and the client accepts one single coding (`Accept-Encoding: gzip`).
+
+    That is how a client says it wants one; lists of codings are what HTTP libraries send by default, and to compress
+    tensors takes more time than to send them.
+    """
+    window = _CODINGS.get(accepted)
+    if window is None or len(body) < _LEAST:
+        return response(200, body, headers)
+    compressed = await asyncio.to_thread(zlib.compress, body, 1, window)
+    return response(200, compressed, {**headers, "Content-Encoding": accepted, "Vary": "Accept-Encoding"})

@@ -11,8 +11,9 @@ import numpy as np
 import orjson
 
 from adapter.inference import json_out, json_scan
+from adapter.inference.base64 import decode_base64, is_base64
 from adapter.inference.json_scan import echo, type_name
-from adapter.inference.json_tree import decode_base64, is_base64, signature_name
+from adapter.inference.json_tree import signature_name
 from adapter.inference.tensor import BadInput
 from adapter.pb import serving_pb2, tensorflow_pb2
 

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from adapter.inference.tensor import TensorSpec
 
 _FIRST_KEY = {True: re.compile(rb'\[[ \t\r\n]*\{[ \t\r\n]*(?=")'), False: re.compile(rb'\{[ \t\r\n]*(?=")')}
-_NUMBERS = re.compile(rb"[\[ \t\r\n]*[-0-9\]]")
+_NUMBERS = re.compile(rb"[\[ \t\r\n]*[-0-9NI\]]")
 _COLON = re.compile(rb"[ \t\r\n]*:[ \t\r\n]*")
 _SPACE = b" \t\r\n"
 # More than a few objects with little text for each value are read faster once parsed: 1 µs a value against 5 µs.

@@ -21,6 +21,7 @@ import numpy as np
 from adapter.inference import json_scan, json_tree
 from adapter.inference.json_columns import values
 from adapter.inference.json_numbers import PIECE, numbers, numbers_at_once
+from adapter.inference.json_tree import Piecewise, path_from
 from adapter.inference.tensor import Array, BadInput, Signature, Tensor, TensorSpec
 
 Steps = Generator[None, None, dict[str, Tensor]]
@@ -89,12 +90,19 @@ class PredictBody:
         only = next(iter(inputs))
         arrays: dict[str, list[Array]] = {name: [] for name in inputs}
         done = 0
-        for found in objects:
-            for name, start, end in found:
-                array = yield from numbers(self.body, start, end, inputs[name or only].dtype)
+        for position, found in enumerate(objects):
+            for key, start, end in found:
+                spec = inputs[key or only]
+                path = path_from(self._path(key, position))
+                array = yield from numbers(self.body, start, end, spec.dtype, Piecewise(spec.dtype, path))
                 if array is None:
                     return None
-                arrays[name or only].append(array)
+                column = arrays[spec.name]
+                column.append(array)
+                if array.shape != column[0].shape:
+                    raise BadInput(
+                        f"{path(())}: expected shape {list(column[0].shape)} as before it, got {list(array.shape)}"
+                    )
                 done += end - start
                 if done > PIECE:
                     done = 0
@@ -102,13 +110,17 @@ class PredictBody:
         if objects[0][0].name is None:
             array = arrays[only][0]
             return {only: Tensor(inputs[only].dtype, array)} if _may_be(array, self.row) else None
-        tensors = {}
-        for name, column in arrays.items():
-            if len(column) != len(objects) or any(array.shape != column[0].shape for array in column):
-                return None
-            array = column[0] if not self.row else column[0][np.newaxis] if len(column) == 1 else np.stack(column)
-            tensors[name] = Tensor(inputs[name].dtype, array)
-        return tensors
+        if any(len(column) != len(objects) for column in arrays.values()):
+            return None
+        return {
+            name: Tensor(inputs[name].dtype, np.stack(column) if self.row else column[0])
+            for name, column in arrays.items()
+        }
+
+    def _path(self, key: str | None, position: int) -> str:
+        if key is None:
+            return "instances" if self.row else "inputs"
+        return f"instances[{position}].{key}" if self.row else f"inputs.{key}"
 
 
 def _may_be(array: Array, row: bool) -> bool:

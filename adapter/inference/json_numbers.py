@@ -4,18 +4,19 @@ simdjson's `as_buffer` flattens ragged lists without a word. So the text less it
 with the skeleton of the only shape it can have (`[[,],[,],[,]]` is (3, 2)), and the numbers are counted. Large texts
 are cut at commas, and every piece is parsed as a document of its own with the lists that are open at its ends closed.
 
-The parser and the context below are one of each: to be used from one thread, the event loop's.
+The parser is one for all: to be used from one thread, the event loop's.
 """
 
-import contextvars
 import math
 from collections.abc import Generator, Mapping
 from functools import lru_cache
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import simdjson
 
+from adapter.inference.conversion import converted
+from adapter.inference.json_words import with_words, without_words
 from adapter.inference.tensor import (
     BFLOAT16,
     COMPLEX64,
@@ -32,6 +33,7 @@ from adapter.inference.tensor import (
     UINT32,
     UINT64,
     Array,
+    BadInput,
     DType,
     Shape,
 )  # fmt: skip
@@ -54,9 +56,6 @@ _CODES: Mapping[int, Code] = {
 }
 
 _PARSER: Any = simdjson.Parser()
-# A double too large for float32 becomes infinite, as in TFS, without a warning; errstate would cost 2 µs each time.
-_QUIETLY: Any = contextvars.copy_context()
-_QUIETLY.run(np.seterr, over="ignore")
 
 
 def shape_of(skeleton: bytes) -> Shape | None:
@@ -91,6 +90,19 @@ def _shape(skeleton: bytes) -> Shape | None:
 _known_shape = lru_cache(1024)(_shape)
 
 
+class Careful(Protocol):
+    """Who takes over where a large text holds numbers that simdjson doesn't take, or mistakes."""
+
+    def values(self, text: bytes, first: int, shape: Shape) -> Array:
+        """The values of a piece whose first value is at this place among all; BadInput if there is a mistake in it."""
+
+    def ragged(self, skeleton: bytes) -> BadInput:
+        """Where lists with this skeleton, which is that of no shape, stop being regular."""
+
+    def unfit(self, values: Array, shape: Shape) -> BadInput:
+        """Why these numbers, doubles or 64-bit integers, are not what the shape and the dtype ask for."""
+
+
 def numbers_at_once(text: bytes, dtype: DType) -> Array | None:
     """The number, or the lists of numbers, that a text is; None if anything in it takes more care."""
     code = _CODES.get(dtype.number)
@@ -104,8 +116,12 @@ def numbers_at_once(text: bytes, dtype: DType) -> Array | None:
     return None if values is None else _shaped(values, shape, dtype)
 
 
-def numbers(text: bytes, start: int, end: int, dtype: DType) -> Generator[None, None, Array | None]:
+def numbers(
+    text: bytes, start: int, end: int, dtype: DType, careful: Careful | None = None
+) -> Generator[None, None, Array | None]:
     """The same of what stands between two offsets; yields between the pieces of a large text.
+
+    With `careful`, None is only what is not all numbers: mistakes are said, so that nobody needs to parse it all again.
 
     Joining pieces is safe: each joint is a comma, each piece is valid between as many brackets as the skeleton has open
     there, and an empty place beside the comma, the one thing that these brackets can hide, leaves the count too low.
@@ -115,31 +131,60 @@ def numbers(text: bytes, start: int, end: int, dtype: DType) -> Generator[None, 
     code = _CODES.get(dtype.number)
     if code is None:
         return None
-    pieces = []
-    while start < end:
-        comma = text.find(b",", start + PIECE, end)
-        stop = comma if comma >= 0 else end
-        skeleton = text[start:stop].translate(None, NUMERIC)
-        if skeleton.strip(b"[],"):
-            return None
-        pieces.append((start, stop, skeleton))
-        start = stop + 1
-        yield
-    shape = shape_of(b",".join([skeleton for _, _, skeleton in pieces]))
-    if shape is None:
+    pieces = yield from _pieces(text, start, end, careful is not None)
+    if pieces is None:
         return None
+    whole = b",".join([skeleton for _, _, skeleton in pieces])
+    shape = shape_of(whole)
+    if shape is None:
+        if careful is None:
+            return None
+        raise careful.ragged(whole)
     values = np.empty(math.prod(shape), _NUMPY[code])
     done = depth = 0
     for start, stop, skeleton in pieces:
         before = depth
         depth += _opened(skeleton)
-        part = _parsed(b"%b%b%b" % (b"[" * before, text[start:stop], b"]" * depth), code)
+        part = _part(b"%b%b%b" % (b"[" * before, text[start:stop], b"]" * depth), code, done, shape, careful)
         if part is None or done + len(part) > len(values):
             return None
         values[done : done + len(part)] = part
         done += len(part)
         yield
-    return _shaped(values[:done], shape, dtype)
+    array = _shaped(values[:done], shape, dtype)
+    if array is None and careful is not None:
+        raise careful.unfit(values[:done], shape)
+    return array
+
+
+def _pieces(
+    text: bytes, start: int, end: int, words: bool
+) -> Generator[None, None, list[tuple[int, int, bytes]] | None]:
+    """Where each piece starts and ends, and its skeleton; None if there is anything but numbers (and their words)."""
+    pieces = []
+    while start < end:
+        comma = text.find(b",", start + PIECE, end)
+        stop = comma if comma >= 0 else end
+        skeleton = text[start:stop].translate(None, NUMERIC)
+        if words and skeleton.strip(b"[],"):
+            skeleton = without_words(text[start:stop]).translate(None, NUMERIC)
+        if skeleton.strip(b"[],"):
+            return None
+        pieces.append((start, stop, skeleton))
+        start = stop + 1
+        yield
+    return pieces
+
+
+def _part(text: bytes, code: Code, first: int, shape: Shape, careful: Careful | None) -> Array | None:
+    """The numbers of one piece of a large text."""
+    values = _parsed(text, code)
+    if values is not None or careful is None:
+        return values
+    if code == "d":
+        values = _parsed(without_words(text), code)
+        values = None if values is None else with_words(values, text)
+    return careful.values(text, first, shape) if values is None else values
 
 
 def _opened(skeleton: bytes) -> int:
@@ -163,48 +208,3 @@ def _shaped(values: Array, shape: Shape, dtype: DType) -> Array | None:
         return converted(values.reshape(shape), dtype)
     except ValueError:  # fewer or more numbers than the skeleton has places
         return None
-
-
-def converted(values: Array, dtype: DType) -> Array | None:
-    """Doubles or 64-bit integers as the dtype has them; None if one is out of the range that it takes."""
-    array: Array | None
-    if dtype is FLOAT or dtype is HALF:
-        array = _QUIETLY.run(values.astype, dtype.numpy)
-    elif dtype is BFLOAT16:
-        array = _bfloat16(values)
-    elif dtype.numpy == values.dtype:
-        array = values
-    else:
-        array = _complex(values, dtype) if dtype.numpy.kind == "c" else _integers(values, dtype)
-    return array
-
-
-INT32_RANGE = (-(1 << 31), (1 << 31) - 1)
-# As TFS has it, the narrow integers are held to int32's range and then cut to their width.
-_RANGES = {"uint32": (0, (1 << 32) - 1), "int64": (-(1 << 63), (1 << 63) - 1), "uint64": (0, (1 << 64) - 1)}
-
-
-def range_of(dtype: DType) -> tuple[int, int]:
-    """The least and the greatest integer that an integer dtype takes."""
-    return _RANGES.get(dtype.name, INT32_RANGE)
-
-
-def _integers(values: Array, dtype: DType) -> Array | None:
-    low, high = range_of(dtype)
-    if values.size and (values.min() < low or values.max() > high):
-        return None
-    return values.astype(dtype.numpy)
-
-
-def _complex(values: Array, dtype: DType) -> Array | None:
-    if not values.ndim or values.shape[-1] != 2:
-        return None
-    pairs: Array = _QUIETLY.run(values.astype, f"<f{dtype.numpy.itemsize // 2}")
-    return pairs.view(dtype.numpy).reshape(values.shape[:-1])
-
-
-def _bfloat16(values: Array) -> Array:
-    """The upper halves of float32 bit patterns, rounded to the nearest, ties to even; NaN stays NaN."""
-    bits = _QUIETLY.run(values.astype, np.float32).view(np.uint32)
-    rounded = (bits + np.uint32(0x7FFF) + (bits >> np.uint32(16) & np.uint32(1))) >> np.uint32(16)
-    return np.where(np.isnan(values), np.uint16(0x7FC0), rounded.astype(np.uint16))

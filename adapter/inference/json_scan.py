@@ -16,6 +16,9 @@ from adapter.inference.tensor import BadInput
 
 Object = dict[str, Any]
 
+# Python objects take thirty times the room of their text; no body may take more than about 200 MB.
+MOST_VALUES = 2_000_000
+
 # A string, or a word to replace outside strings. An unclosed string reaches to the end, so that this is linear.
 _WORDS = re.compile(r'"(?:[^"\\]++|\\.)*+(?:"|\Z)|-?Inf(?:inity)?|-NaN', re.DOTALL)
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
@@ -34,16 +37,29 @@ def load(body: bytes) -> Object:
     """The top-level object of a body; BadInput if there is none."""
     if not body:
         raise BadInput("JSON Parse error: The document is empty")
-    try:
-        tree = orjson.loads(body)
-    except orjson.JSONDecodeError:
-        tree = _scan(body)
-    else:
-        if not _each_key_stands_once(tree, body):
-            tree = _scan(body)
+    if len(body) > MOST_VALUES and sum(map(body.count, (b",", b"[", b"{"))) > MOST_VALUES:
+        raise BadInput(f"More than {MOST_VALUES} values are taken only if all are numbers, in lists of equal length")
+    tree = _beginning_of(body)
     if not isinstance(tree, dict):
         raise BadInput(f"JSON Value: {echo(tree)} Is not object")
     return tree
+
+
+def value(text: bytes) -> Any:
+    """The JSON value without objects that a text is; BadInput if it is none, or more than one."""
+    try:
+        return orjson.loads(text)
+    except orjson.JSONDecodeError:
+        return _scan(text, True)
+
+
+def _beginning_of(text: bytes) -> Any:
+    """The JSON value that a text begins with."""
+    try:
+        tree = orjson.loads(text)
+    except orjson.JSONDecodeError:
+        return _scan(text, False)
+    return tree if _each_key_stands_once(tree, text) else _scan(text, False)
 
 
 def _each_key_stands_once(tree: Any, body: bytes) -> bool:
@@ -60,13 +76,15 @@ def _each_key_stands_once(tree: Any, body: bytes) -> bool:
     return keys == colons or keys == len(_KEY.findall(body))
 
 
-def _scan(body: bytes) -> Any:
+def _scan(body: bytes, whole: bool) -> Any:
     try:
         text = body.decode("utf-8-sig")
         if "Inf" in text or "-NaN" in text:
             text = _WORDS.sub(_standard_word, text)
         start = _SPACE.match(text).end()  # type: ignore[union-attr]  # it matches everything
-        tree, _ = _DECODER.raw_decode(text, start)
+        tree, end = _DECODER.raw_decode(text, start)
+        if whole and text[end:].strip(" \t\r\n"):
+            raise BadInput("JSON Parse error: there is more after the end of a value")
         if _SURROGATE.search(text):
             json.dumps(tree, ensure_ascii=False).encode()
     except json.JSONDecodeError as error:

@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from adapter.inference.json_numbers import converted, numbers
+from adapter.inference.conversion import converted
+from adapter.inference.json_numbers import numbers
 from adapter.inference.json_scan import echo
 from adapter.inference.json_tree import flattened, unravelled
 from adapter.inference.tensor import BFLOAT16, BOOL, INT64, STRING, UINT64, Array, BadInput, DType, Shape

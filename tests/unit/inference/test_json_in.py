@@ -284,12 +284,18 @@ def test_what_is_no_base64_is_refused(text: str) -> None:
         ('{"instances": [2, {"x": 1}]}', "Expecting value/list but got object at item 1 of input list"),
         ('{"inputs": {"z": 1}}', "Missing named input: x in 'inputs' object."),
         ('{"instances": [[1, 2], [3]]}', r"^instances\[1\]: expected a list of 2 values .*, got one of 1 value$"),
-        ('{"instances": [{"x": [1, 2]}, {"x": [3]}]}', r"^instances\[1\]\.x: expected a list of 2 values"),
+        (
+            '{"instances": [{"x": [1, 2]}, {"x": [3]}]}',
+            r"^instances\[1\]\.x: expected (a list of 2 values|shape \[2\])",
+        ),
         (
             '{"inputs": {"x": [[[1], [2]], [[3], 4]]}}',
-            r"^inputs\.x\[1\]\[1\]: expected a list of 1 value .*, got Number 4$",
+            r"^inputs\.x\[1\]\[1\]: expected a list of 1 value .*, got (Number 4|a number)$",
         ),
-        ('{"inputs": [1, [2]]}', r"^inputs\[1\]: .*Array is not of expected type: float"),
+        (
+            '{"inputs": [1, [2]]}',
+            r"^inputs\[1\]: (.*Array is not of expected type: float|expected a number .*, got a list)",
+        ),
         ('{"instances": [{"x": [1, "a"]}]}', r"^instances\[0\]\.x\[1\]: JSON Value: \"a\" Type: String"),
     ],
 )

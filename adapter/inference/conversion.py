@@ -1,0 +1,60 @@
+"""Doubles and 64-bit integers, as parsers give them, to the types of tensors: ranges, cutting and rounding.
+
+The context is one for all: to be used from one thread, the event loop's.
+"""
+
+import contextvars
+from typing import Any
+
+import numpy as np
+
+from adapter.inference.tensor import BFLOAT16, FLOAT, HALF, Array, DType
+
+# A double too large for float32 becomes infinite, as in TFS, without a warning; errstate would cost 2 µs each time.
+_QUIETLY: Any = contextvars.copy_context()
+_QUIETLY.run(np.seterr, over="ignore")
+
+
+def converted(values: Array, dtype: DType) -> Array | None:
+    """Doubles or 64-bit integers as the dtype has them; None if one is out of the range that it takes."""
+    array: Array | None
+    if dtype is FLOAT or dtype is HALF:
+        array = _QUIETLY.run(values.astype, dtype.numpy)
+    elif dtype is BFLOAT16:
+        array = _bfloat16(values)
+    elif dtype.numpy == values.dtype:
+        array = values
+    else:
+        array = _complex(values, dtype) if dtype.numpy.kind == "c" else _integers(values, dtype)
+    return array
+
+
+INT32_RANGE = (-(1 << 31), (1 << 31) - 1)
+# As TFS has it, the narrow integers are held to int32's range and then cut to their width.
+_RANGES = {"uint32": (0, (1 << 32) - 1), "int64": (-(1 << 63), (1 << 63) - 1), "uint64": (0, (1 << 64) - 1)}
+
+
+def range_of(dtype: DType) -> tuple[int, int]:
+    """The least and the greatest integer that an integer dtype takes."""
+    return _RANGES.get(dtype.name, INT32_RANGE)
+
+
+def _integers(values: Array, dtype: DType) -> Array | None:
+    low, high = range_of(dtype)
+    if values.size and (values.min() < low or values.max() > high):
+        return None
+    return values.astype(dtype.numpy)
+
+
+def _complex(values: Array, dtype: DType) -> Array | None:
+    if not values.ndim or values.shape[-1] != 2:
+        return None
+    pairs: Array = _QUIETLY.run(values.astype, f"<f{dtype.numpy.itemsize // 2}")
+    return pairs.view(dtype.numpy).reshape(values.shape[:-1])
+
+
+def _bfloat16(values: Array) -> Array:
+    """The upper halves of float32 bit patterns, rounded to the nearest, ties to even; NaN stays NaN."""
+    bits = _QUIETLY.run(values.astype, np.float32).view(np.uint32)
+    rounded = (bits + np.uint32(0x7FFF) + (bits >> np.uint32(16) & np.uint32(1))) >> np.uint32(16)
+    return np.where(np.isnan(values), np.uint16(0x7FC0), rounded.astype(np.uint16))

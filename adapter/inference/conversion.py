@@ -16,17 +16,37 @@ _QUIETLY.run(np.seterr, over="ignore")
 
 
 def converted(values: Array, dtype: DType) -> Array | None:
-    """Doubles or 64-bit integers as the dtype has them; None if one is out of the range that it takes."""
+    """Doubles or 64-bit integers as the dtype has them; None if one is out of its range, or no pair for complex."""
+    array = elements(values, dtype)
+    return array if array is None or dtype.numpy.kind != "c" else paired(array, dtype)
+
+
+def elements(values: Array, dtype: DType) -> Array | None:
+    """The same, but complex numbers are left as their parts."""
     array: Array | None
     if dtype is FLOAT or dtype is HALF:
         array = _QUIETLY.run(values.astype, dtype.numpy)
     elif dtype is BFLOAT16:
         array = _bfloat16(values)
-    elif dtype.numpy == values.dtype:
+    elif values.dtype == dtype.numpy:
         array = values
+    elif dtype.numpy.kind == "c":
+        array = _QUIETLY.run(values.astype, element_type(dtype))
     else:
-        array = _complex(values, dtype) if dtype.numpy.kind == "c" else _integers(values, dtype)
+        array = _integers(values, dtype)
     return array
+
+
+def element_type(dtype: DType) -> np.dtype[Any]:
+    """The numpy type of `elements`."""
+    return np.dtype(f"<f{dtype.numpy.itemsize // 2}") if dtype.numpy.kind == "c" else dtype.numpy
+
+
+def paired(parts: Array, dtype: DType) -> Array | None:
+    """Complex numbers from pairs of parts, None if the last dimension holds anything else."""
+    if not parts.ndim or parts.shape[-1] != 2:
+        return None
+    return parts.view(dtype.numpy).reshape(parts.shape[:-1])
 
 
 INT32_RANGE = (-(1 << 31), (1 << 31) - 1)
@@ -39,18 +59,22 @@ def range_of(dtype: DType) -> tuple[int, int]:
     return _RANGES.get(dtype.name, INT32_RANGE)
 
 
+def out_of_range(value: int, dtype: DType) -> str:
+    """What is said of an integer that an integer dtype doesn't take."""
+    low, high = range_of(dtype)
+    return f"JSON Value: {value} Type: Number is not of expected type: {dtype.name} (from {low} to {high})"
+
+
+def unpaired(dtype: DType) -> str:
+    """What is said of anything but pairs for a complex dtype."""
+    return f"a {dtype.name} value is written as a pair [real, imaginary]"
+
+
 def _integers(values: Array, dtype: DType) -> Array | None:
     low, high = range_of(dtype)
     if values.size and (values.min() < low or values.max() > high):
         return None
     return values.astype(dtype.numpy)
-
-
-def _complex(values: Array, dtype: DType) -> Array | None:
-    if not values.ndim or values.shape[-1] != 2:
-        return None
-    pairs: Array = _QUIETLY.run(values.astype, f"<f{dtype.numpy.itemsize // 2}")
-    return pairs.view(dtype.numpy).reshape(values.shape[:-1])
 
 
 def _bfloat16(values: Array) -> Array:

@@ -138,14 +138,15 @@ def parse(body: bytes) -> PredictBody:
 
 
 def _usual(body: bytes) -> PredictBody | None:
-    """A body of the usual form, its value unparsed: `{` signature name or none `,` instances or inputs `}`."""
+    """A body of the usual form, its value unparsed: `{` signature name or none `,` instances or inputs `}`.
+
+    What follows the last brace is no part of the body, as in TFS; if it is not the right brace, the value won't parse.
+    """
     head = _HEAD.match(body)
     if head is None:
         return None
     name = head[1]
     end = body.rfind(b"}")
-    if body[end + 1 :].strip(b" \t\r\n"):
-        return None
     if name is None and body[end - 1] in b'" \t\r\n':
         start = max(head.end(), end - _LONGEST_TAIL)
         tail = _TAIL.search(body[start:end])

@@ -15,7 +15,8 @@ from typing import Any, Literal, Protocol
 import numpy as np
 import simdjson
 
-from adapter.inference.conversion import converted
+from adapter.inference.conversion import element_type, elements, out_of_range, paired, range_of, unpaired
+from adapter.inference.json_ragged import irregularity
 from adapter.inference.json_words import with_words, without_words
 from adapter.inference.tensor import (
     BFLOAT16,
@@ -75,7 +76,8 @@ def _shape(skeleton: bytes) -> Shape | None:
     closed = 0
     for level in reversed(range(depth)):
         # The first list of a level opens at index `level`; it closes where that many brackets first close in a row.
-        closed = skeleton.find(b"]" * (depth - level), closed)
+        # (The outermost at the end, or the comparison below fails.)
+        closed = skeleton.find(b"]" * (depth - level), closed) if level else len(skeleton) - depth
         if closed < 0:
             return None
         inside = closed + depth - level - 1 - (level + 1)
@@ -96,11 +98,8 @@ class Careful(Protocol):
     def values(self, text: bytes, first: int, shape: Shape) -> Array:
         """The values of a piece whose first value is at this place among all; BadInput if there is a mistake in it."""
 
-    def ragged(self, skeleton: bytes) -> BadInput:
-        """Where lists with this skeleton, which is that of no shape, stop being regular."""
-
-    def unfit(self, values: Array, shape: Shape) -> BadInput:
-        """Why these numbers, doubles or 64-bit integers, are not what the shape and the dtype ask for."""
+    def mistake(self, index: Shape, what: str) -> BadInput:
+        """What is wrong at an index of the lists."""
 
 
 def numbers_at_once(text: bytes, dtype: DType) -> Array | None:
@@ -113,7 +112,8 @@ def numbers_at_once(text: bytes, dtype: DType) -> Array | None:
     if shape is None:
         return None
     values = _parsed(text if skeleton else b"[%b]" % text, code)
-    return None if values is None else _shaped(values, shape, dtype)
+    array = None if values is None else elements(values, dtype)
+    return None if array is None else _shaped(array, shape, dtype)
 
 
 def numbers(
@@ -139,22 +139,25 @@ def numbers(
     if shape is None:
         if careful is None:
             return None
-        raise careful.ragged(whole)
-    values = np.empty(math.prod(shape), _NUMPY[code])
+        raise careful.mistake(*irregularity(whole))
+    yield
+    array = np.empty(math.prod(shape), element_type(dtype))
     done = depth = 0
     for start, stop, skeleton in pieces:
         before = depth
         depth += _opened(skeleton)
-        part = _part(b"%b%b%b" % (b"[" * before, text[start:stop], b"]" * depth), code, done, shape, careful)
-        if part is None or done + len(part) > len(values):
+        part = _part(b"%b%b%b" % (b"[" * before, text[start:stop], b"]" * depth), dtype, done, shape, careful)
+        if part is None or done + len(part) > len(array):
             return None
-        values[done : done + len(part)] = part
+        array[done : done + len(part)] = part
         done += len(part)
         yield
-    array = _shaped(values[:done], shape, dtype)
-    if array is None and careful is not None:
-        raise careful.unfit(values[:done], shape)
-    return array
+    found = _shaped(array[:done], shape, dtype)
+    if found is None and careful is not None:
+        raise careful.mistake(
+            (), unpaired(dtype) if done == len(array) else f"expected {len(array)} values, got {done}"
+        )
+    return found
 
 
 def _pieces(
@@ -162,7 +165,8 @@ def _pieces(
 ) -> Generator[None, None, list[tuple[int, int, bytes]] | None]:
     """Where each piece starts and ends, and its skeleton; None if there is anything but numbers (and their words)."""
     pieces = []
-    while start < end:
+    comma = start
+    while comma >= 0:
         comma = text.find(b",", start + PIECE, end)
         stop = comma if comma >= 0 else end
         skeleton = text[start:stop].translate(None, NUMERIC)
@@ -176,15 +180,21 @@ def _pieces(
     return pieces
 
 
-def _part(text: bytes, code: Code, first: int, shape: Shape, careful: Careful | None) -> Array | None:
-    """The numbers of one piece of a large text."""
+def _part(text: bytes, dtype: DType, first: int, shape: Shape, careful: Careful | None) -> Array | None:
+    """The numbers of one piece of a large text, as `elements` of the dtype."""
+    code = _CODES[dtype.number]
     values = _parsed(text, code)
-    if values is not None or careful is None:
-        return values
-    if code == "d":
-        values = _parsed(without_words(text), code)
-        values = None if values is None else with_words(values, text)
-    return careful.values(text, first, shape) if values is None else values
+    if values is None and careful is not None:
+        words = _parsed(without_words(text), code) if code == "d" else None
+        values = None if words is None else with_words(words, text)
+        if values is None:
+            values = careful.values(text, first, shape)
+    part = None if values is None else elements(values, dtype)
+    if part is None and values is not None and careful is not None:
+        low, high = range_of(dtype)
+        place = int(np.argmax((values < low) | (values > high)))
+        raise careful.mistake(unravelled(first + place, shape), out_of_range(int(values[place]), dtype))
+    return part
 
 
 def _opened(skeleton: bytes) -> int:
@@ -201,10 +211,17 @@ def _parsed(text: bytes, code: Code) -> Array | None:
         return None
 
 
-def _shaped(values: Array, shape: Shape, dtype: DType) -> Array | None:
-    if not len(values) and shape:
+def _shaped(array: Array, shape: Shape, dtype: DType) -> Array | None:
+    """The elements in their shape, None if they are not as many as the skeleton has places."""
+    if not len(array) and shape:
         shape = (*shape[:-1], 0)
     try:
-        return converted(values.reshape(shape), dtype)
-    except ValueError:  # fewer or more numbers than the skeleton has places
+        array = array.reshape(shape)
+    except ValueError:
         return None
+    return paired(array, dtype) if dtype.numpy.kind == "c" else array
+
+
+def unravelled(position: int, shape: Shape) -> Shape:
+    """The index of the value that stands at a position when all are in a row."""
+    return tuple(map(int, np.unravel_index(position, shape))) if shape else ()

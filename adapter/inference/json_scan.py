@@ -37,12 +37,21 @@ def load(body: bytes) -> Object:
     """The top-level object of a body; BadInput if there is none."""
     if not body:
         raise BadInput("JSON Parse error: The document is empty")
-    if len(body) > MOST_VALUES and sum(map(body.count, (b",", b"[", b"{"))) > MOST_VALUES:
+    if len(body) > MOST_VALUES and _has_too_many_values(body):
         raise BadInput(f"More than {MOST_VALUES} values are taken only if all are numbers, in lists of equal length")
     tree = _beginning_of(body)
     if not isinstance(tree, dict):
         raise BadInput(f"JSON Value: {echo(tree)} Is not object")
     return tree
+
+
+def _has_too_many_values(body: bytes) -> bool:
+    count = 0
+    for character in (b",", b"[", b"{"):
+        count += body.count(character)
+        if count > MOST_VALUES:
+            return True
+    return False
 
 
 def value(text: bytes) -> Any:

@@ -4,7 +4,6 @@ The rules of tensorflow_serving/util/json_tensor.cc, one level of nesting at a t
 path to the first value that is wrong stands before what is wrong with it (`instances[3].x[1]: ...`).
 """
 
-import math
 from collections.abc import Callable, Mapping
 from itertools import chain
 from typing import Any
@@ -13,8 +12,9 @@ import numpy as np
 
 from adapter.inference import json_scan
 from adapter.inference.base64 import decode_base64, is_base64
-from adapter.inference.conversion import converted, range_of
-from adapter.inference.json_ragged import count, irregularity
+from adapter.inference.conversion import converted, out_of_range, range_of, unpaired
+from adapter.inference.json_numbers import unravelled
+from adapter.inference.json_ragged import count
 from adapter.inference.json_scan import Object, echo, type_name
 from adapter.inference.tensor import BFLOAT16, BOOL, Array, BadInput, DType, Shape, Tensor, TensorSpec
 
@@ -114,7 +114,7 @@ def _tensor(value: Any, dtype: DType, path: Path) -> Tensor:
         return Tensor(dtype, values)
     array = converted(values, dtype)
     if array is None:
-        raise BadInput(f"{path(())}: {_pair(dtype)}")
+        raise BadInput(f"{path(())}: {unpaired(dtype)}")
     return Tensor(dtype, array)
 
 
@@ -136,23 +136,9 @@ class Piecewise:
             leaves = list(chain.from_iterable(leaves))
         return _array(leaves, self._dtype, lambda position: self._path(unravelled(first + position, shape)))
 
-    def ragged(self, skeleton: bytes) -> BadInput:
-        """Where lists with this skeleton stop being regular."""
-        index, what = irregularity(skeleton)
+    def mistake(self, index: Shape, what: str) -> BadInput:
+        """What is wrong at an index of the lists."""
         return BadInput(f"{self._path(index)}: {what}")
-
-    def unfit(self, values: Array, shape: Shape) -> BadInput:
-        """Why these numbers are not what the shape and the dtype ask for."""
-        size = math.prod(shape)
-        if len(values) != size:
-            return BadInput(f"{self._path(())}: expected {count(size)}, got {len(values)}")
-        if self._dtype.numpy.kind == "c":
-            return BadInput(f"{self._path(())}: {_pair(self._dtype)}")
-        low, high = range_of(self._dtype)
-        position = int(np.argmax((values < low) | (values > high)))
-        return BadInput(
-            f"{self._path(unravelled(position, shape))}: {_out_of_range(int(values[position]), self._dtype)}"
-        )
 
 
 def flattened(value: Any, path: Path) -> tuple[Shape, list[Any]]:
@@ -178,11 +164,6 @@ def flattened(value: Any, path: Path) -> tuple[Shape, list[Any]]:
     return tuple(shape), leaves
 
 
-def unravelled(position: int, shape: Shape) -> Shape:
-    """The index of the value that stands at a position when all are in a row."""
-    return tuple(map(int, np.unravel_index(position, shape))) if shape else ()
-
-
 def _kind(value: Any) -> str:
     return f"one of {count(len(value))}" if type(value) is list else f"{type_name(value)} {echo(value)}"
 
@@ -201,21 +182,12 @@ def _array(leaves: list[Any], dtype: DType, where: Callable[[int], str]) -> Arra
     low, high = range_of(dtype)
     if leaves and (min(leaves) < low or max(leaves) > high):
         position = next(i for i, leaf in enumerate(leaves) if not low <= leaf <= high)
-        raise BadInput(f"{where(position)}: {_out_of_range(leaves[position], dtype)}")
+        raise BadInput(f"{where(position)}: {out_of_range(leaves[position], dtype)}")
     return np.array(leaves, np.uint64 if high >> 63 else np.int64)
 
 
 def _type_error(value: Any, dtype: DType) -> str:
     return f"JSON Value: {echo(value)} Type: {type_name(value)} is not of expected type: {dtype.name}"
-
-
-def _out_of_range(value: int, dtype: DType) -> str:
-    low, high = range_of(dtype)
-    return f"{_type_error(value, dtype)} (from {low} to {high})"
-
-
-def _pair(dtype: DType) -> str:
-    return f"a {dtype.name} value is written as a pair [real, imaginary]"
 
 
 def _strings(leaves: list[Any], dtype: DType, where: Callable[[int], str]) -> Array:

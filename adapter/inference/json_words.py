@@ -1,34 +1,43 @@
 """`NaN`, `Infinity`, `Inf` and their negatives among the numbers of a JSON text: not JSON, but TFS takes them."""
 
-import re
-
 import numpy as np
 
 from adapter.inference.tensor import Array
 
-_WORD = re.compile(rb"-?(?:NaN|Inf(?:inity)?)")
-_VALUES = {b"N": np.nan, b"I": np.inf, b"-": -np.inf}
+# Numbers that stand for the words while a parser reads the text. They may occur in it themselves, and then the count is
+# wrong. The spaces keep them apart from digits that may stand beside a word, wrongly.
+_NAN, _INFINITY, _MINUS_INFINITY = 1.1754943508222875e301, 1.2754943508222875e302, 1.3754943508222875e303
+_STAND_INS = [
+    (word, f" {stand_in!r} ".encode())
+    for word, stand_in in (
+        (b"-Infinity", _MINUS_INFINITY),
+        (b"-Inf", _MINUS_INFINITY),
+        (b"Infinity", _INFINITY),
+        (b"Inf", _INFINITY),
+        (b"-NaN", _NAN),
+        (b"NaN", _NAN),
+    )
+]
 
 
 def without_words(text: bytes) -> bytes:
-    """The text with a zero for each word; the spaces keep it apart from digits that may stand beside it, wrongly."""
-    return _WORD.sub(b" 0 ", text)
+    """The text with a number in place of each word."""
+    for word, stand_in in _STAND_INS:
+        text = text.replace(word, stand_in)
+    return text
 
 
 def with_words(values: Array, text: bytes) -> Array | None:
-    """The numbers of a text without its words, and what the words mean put in their places.
-
-    The place of a word is the number of commas before it: right for lists that are regular and not empty, and None for
-    others if a place is beyond the numbers (that they are regular is for the caller to know).
-    """
-    starts, words = [], []
-    for match in _WORD.finditer(text):
-        starts.append(match.start())
-        words.append(np.nan if match[0] == b"-NaN" else _VALUES[match[0][:1]])
-    commas = np.flatnonzero(np.frombuffer(text, np.uint8) == ord(","))
-    places = np.searchsorted(commas, starts)
-    if len(places) and places[-1] >= len(values):
-        return None
+    """The numbers of `without_words(text)` as the text means them, None if that can't be told."""
     values = values.copy()
-    values[places] = words
+    negative = text.count(b"-Inf")
+    for stand_in, meant, expected in (
+        (_NAN, np.nan, text.count(b"NaN")),
+        (_INFINITY, np.inf, text.count(b"Inf") - negative),
+        (_MINUS_INFINITY, -np.inf, negative),
+    ):
+        found = values == stand_in
+        if np.count_nonzero(found) != expected:
+            return None
+        values[found] = meant
     return values

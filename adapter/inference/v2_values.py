@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 
 from adapter.inference.conversion import converted
-from adapter.inference.json_numbers import numbers
+from adapter.inference.json_numbers import numbers, unravelled
 from adapter.inference.json_scan import echo
-from adapter.inference.json_tree import flattened, unravelled
+from adapter.inference.json_tree import flattened
 from adapter.inference.tensor import BFLOAT16, BOOL, INT64, STRING, UINT64, Array, BadInput, DType, Shape
 
 # Strings taken from binary data in one go: about 2 ms.

@@ -275,6 +275,7 @@ def test_what_is_no_base64_is_refused(text: str) -> None:
         ('{"instances": [1], "inputs": [1]}', "expecting only one of 'inputs' or 'instances'"),
         ('{"foo": [1]}', "Missing 'inputs' or 'instances' key"),
         ("{}", "Missing 'inputs' or 'instances' key"),
+        ('{"instances": [1, 2, 3],}', "JSON Parse error"),
         ('{"instances": 1}', "Expecting 'instances' to be an list/array"),
         ('{"instances": {"x": 1}}', "Expecting 'instances' to be an list/array"),
         ('{"instances": []}', "No values in 'instances' array"),

@@ -6,6 +6,7 @@ import math
 import re
 from base64 import b64encode
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
-from adapter.inference import json_in, json_numbers
+from adapter.inference import json_in, json_numbers, json_ragged, json_scan
 from adapter.inference.tensor import (
     BFLOAT16,
     BOOL,
@@ -187,10 +188,12 @@ def test_a_word_for_a_number_inside_a_string_stays_as_it_is() -> None:
         (BOOL, "[true, false]", [True, False]),
     ],
 )
+@pytest.mark.usefixtures("pieces")
 def test_each_type_takes_its_values(dtype: DType, text: str, expected: list[object]) -> None:
     assert values(f'{{"instances": {text}}}', dtype) == expected
 
 
+@pytest.mark.usefixtures("pieces")
 def test_complex_numbers_are_pairs() -> None:
     found = tensors('{"inputs": [[1, 2], [0.5, -1]]}', signature(x=COMPLEX64))["x"].data
     assert found.tolist() == [1 + 2j, 0.5 - 1j]
@@ -215,6 +218,7 @@ def test_complex_numbers_are_pairs() -> None:
         ),
     ],
 )
+@pytest.mark.usefixtures("pieces")
 def test_values_of_another_type_are_refused_with_their_place(dtype: DType, wrong: list[str]) -> None:
     right = {FLOAT: "1", BOOL: "true", STRING: '"a"'}.get(dtype, "1")
     for text in wrong:
@@ -349,6 +353,16 @@ def test_messages_stay_short_whatever_was_sent() -> None:
         assert len(refusal(json.dumps(body))) < 1000
 
 
+def test_a_body_of_too_many_values_that_are_not_all_numbers_is_refused_unparsed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(json_scan, "MOST_VALUES", 100)
+    assert values(json.dumps({"instances": [1] * 1000})) == [1] * 1000
+    assert values(json.dumps({"instances": ["a"] * 90}), STRING) == ["a"] * 90
+    for body in ({"instances": ["a"] * 1000}, {"inputs": {"x": [{}] * 1000}}, {"instances": [[True]] * 1000}):
+        assert re.search("More than 100 values are taken only if", refusal(json.dumps(body)))
+
+
 # --- any shape, any type, any layout of the text --------------------------------------------------------------------
 
 NUMERIC = [dtype for dtype in DTYPES.values() if dtype.numpy.kind in "iuf" and dtype is not BFLOAT16]
@@ -422,6 +436,87 @@ def run(steps: json_in.Steps) -> tuple[int, dict[str, Tensor]]:
         except StopIteration as stop:
             return made, stop.value
         made += 1
+
+
+@st.composite
+def ragged(draw: st.DrawFn) -> tuple[list[Any], list[int]]:
+    """Regular lists but for one that lost or gained a value, and the index of that one."""
+    shape = draw(npst.array_shapes(min_dims=2, max_dims=4, min_side=2, max_side=4))
+    value = np.ones(shape).tolist()
+    index = [draw(st.integers(0, size - 1)) for size in shape[: draw(st.integers(1, len(shape) - 1))]]
+    index[draw(st.integers(0, len(index) - 1))] = 1  # not the first of its kind, which is the pattern for the others
+    inner = value
+    for position in index:
+        inner = inner[position]
+    if draw(st.booleans()):
+        inner.append(inner[-1])
+    else:
+        inner.pop()
+    return value, index
+
+
+@given(ragged())
+def test_the_place_of_a_ragged_list_is_found_in_text_as_in_objects(case: tuple[list[Any], list[int]]) -> None:
+    value, index = case
+    skeleton = re.sub(rb"[0-9. ]", b"", json.dumps(value).encode())
+    found, what = json_ragged.irregularity(skeleton)
+    assert list(found) == index
+    assert "as in the lists before it" in what
+    said = refusal(json.dumps({"inputs": value}))
+    assert said.startswith("inputs" + "".join(f"[{position}]" for position in index) + ":")
+    assert what.rpartition(", got")[0] in said
+
+
+@given(st.text("[],", min_size=1, max_size=12))
+def test_every_irregular_skeleton_has_something_to_say(text: str) -> None:
+    skeleton = text.encode()
+    if json_numbers.shape_of(skeleton) is None:
+        index, what = json_ragged.irregularity(skeleton)
+        assert what
+        assert all(position >= 0 for position in index)
+
+
+def recorded(kind: str) -> list[Any]:
+    """Predict bodies that a real TensorFlow Serving answered with 200, or refused as bodies."""
+    data = Path(__file__).parents[2] / "golden" / "data" / "rest_cases.json"
+    found = []
+    for case in json.loads(data.read_text()):
+        request, response = case["request"], case["response"]
+        path = re.fullmatch("/v1/models/(half_plus_two|multi)[^:?]*:predict", request["path"])
+        if request["method"] != "POST" or path is None or not isinstance(request["body"], str):
+            continue
+        code = response["status_line"].split()[1]
+        # What the graph, the versions or the output's type refuse is no matter of the body.
+        elsewhere = code != "200" and re.search(
+            "node|label|version|Servable|signature def|type: half", str(response["body"])
+        )
+        if not elsewhere and response["body"] and (code == "200") == (kind == "accepted"):
+            found.append(pytest.param(path[1], request["body"], id=case["id"]))
+    return found
+
+
+MULTI = {
+    "": signature(name=STRING, count=INT64, vec=FLOAT),
+    "scalar_in": X,
+    "matrix": signature(m=FLOAT),
+    "ints": signature(flag=BOOL, n=INT32, u=UINT8),
+    "half_out": X,
+    "nonfinite": X,
+    "scalar_out": X,
+    "dbl": X,
+}
+
+
+@pytest.mark.parametrize(("model", "body"), recorded("accepted"))
+def test_bodies_that_tfs_took_are_taken(model: str, body: str) -> None:
+    parsed = json_in.parse(body.encode())
+    assert parsed.tensors(X if model == "half_plus_two" else MULTI[parsed.signature_name])
+
+
+@pytest.mark.parametrize(("model", "body"), recorded("refused"))
+def test_bodies_that_tfs_refused_are_refused(model: str, body: str) -> None:
+    with pytest.raises(BadInput):
+        tensors(body, X if model == "half_plus_two" else MULTI["matrix" if "matrix" in body else ""])
 
 
 # --- against a plain and slow reading of the rules ------------------------------------------------------------------

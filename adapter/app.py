@@ -48,7 +48,7 @@ async def serve(settings: Settings, bundle: manifest.Manifest | None, stream: Lo
     models = {model.name: model.version for model in bundle.models} if bundle else {}
     watcher = Watcher(group, connection, models)
     bodies = Bodies(settings)
-    plane = DataPlane(connection, _coalesced(settings, bundle))
+    plane = DataPlane(connection, _coalesced(settings, bundle), settings.tfs_max_calls, settings.max_queue)
     v2 = V2(plane, bodies, lambda: group.ready, "tandem", adapter.__version__)
     chain = Chain(
         routes=contract(bundle, group, bodies, drain),

@@ -15,9 +15,9 @@ import grpc
 import grpc.aio
 
 from adapter.errors import CallFailed
-from adapter.inference.limits import Limit, overloaded
+from adapter.inference.limits import Limit
 from adapter.pb import serving_pb2
-from adapter.telemetry.metrics import CALL_SECONDS, CALLS_LIMIT, CALLS_WAITING, RETRIES
+from adapter.telemetry.metrics import CALL_SECONDS, CALLS_WAITING, RETRIES
 
 _PREDICTION = serving_pb2.DESCRIPTOR.services_by_name["PredictionService"].full_name
 _MODEL = serving_pb2.DESCRIPTOR.services_by_name["ModelService"].full_name
@@ -66,7 +66,6 @@ class Connection:
         self._now = asyncio.get_running_loop().time
         self._budget = BUDGET_TOKENS
         CALLS_WAITING.set_function(lambda: self._limit.waiting)
-        CALLS_LIMIT.set_function(lambda: self._limit.limit)
         self.on_unavailable: Callable[[], None] = lambda: None
 
     async def call(self, path: str, request: bytes, deadline: float) -> bytes:
@@ -79,16 +78,11 @@ class Connection:
             CallFailed: with TensorFlow Serving's status and words, or UNAVAILABLE, or DEADLINE_EXCEEDED.
             Refused: 503 when too many calls are waiting already.
         """
-        limit = self._limit
-        await limit.acquire(deadline)
-        full = False
+        await self._limit.acquire(deadline)
         try:
             return await self._attempt(path, request, deadline)
-        except CallFailed as error:
-            full = overloaded(error)
-            raise
         finally:
-            limit.release(full)
+            self._limit.release()
 
     async def ask(self, path: str, request: bytes, timeout: float) -> bytes:
         """One attempt on the slot kept for the group's own questions. Raises CallFailed."""

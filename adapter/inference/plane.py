@@ -6,15 +6,22 @@ from adapter.errors import CallFailed
 from adapter.inference import wire
 from adapter.inference.calls import PREDICT, Calls
 from adapter.inference.coalesce import Coalescer, Prediction, Tensors
+from adapter.inference.limits import Limit, overloaded
 from adapter.inference.signatures import Endpoint, Servable, Signatures
 from adapter.inference.turns import Turns
 
 
 class DataPlane:
-    """Predictions by the TensorFlow Serving behind `calls`; requests for the models in `coalesced` share calls."""
+    """Predictions by the TensorFlow Serving behind `calls`; requests for the models in `coalesced` share calls.
 
-    def __init__(self, calls: Calls, coalesced: Set[str]) -> None:
+    One model may have three quarters of `max_calls` in flight, and `max_queue` requests waiting for them.
+    """
+
+    def __init__(self, calls: Calls, coalesced: Set[str], max_calls: int, max_queue: int) -> None:
         self.calls = calls
+        self._ceiling = max(1, max_calls * 3 // 4)
+        self._max_queue = max_queue
+        self._limits: dict[str, Limit] = {}
         self.turns = Turns()
         self._signatures = Signatures(calls)
         self._coalesced = coalesced
@@ -51,8 +58,24 @@ class DataPlane:
         return prediction
 
     async def _send(self, endpoint: Endpoint, inputs: Tensors, deadline: float) -> Prediction:
-        answer = await self.calls.call(PREDICT, wire.predict_request(endpoint.spec, inputs), deadline)
+        limit = self._limit(endpoint.servable.model)
+        await limit.acquire(deadline)
+        full = False
+        try:
+            answer = await self.calls.call(PREDICT, wire.predict_request(endpoint.spec, inputs), deadline)
+        except CallFailed as error:
+            full = overloaded(error)
+            raise
+        finally:
+            limit.release(full)
         outputs, version = wire.predict_response(answer)
         if len(outputs) > 1:  # TensorFlow Serving's order changes from call to call
             outputs = {name: outputs[name] for name in sorted(outputs)}
         return Prediction(outputs, version)
+
+    def _limit(self, model: str) -> Limit:
+        """The model's own: a slow model's queue is not in the way of another's. Only models that exist have one."""
+        limit = self._limits.get(model)
+        if limit is None:
+            limit = self._limits[model] = Limit(self._ceiling, self._max_queue)
+        return limit

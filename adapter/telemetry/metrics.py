@@ -36,11 +36,6 @@ _CALLS = Histogram(
 )
 RETRIES = Counter("tandem_call_retries", "Calls tried again after UNAVAILABLE.", registry=REGISTRY)
 CALLS_WAITING = Gauge("tandem_calls_waiting", "Requests waiting for a call to TensorFlow Serving.", registry=REGISTRY)
-CALLS_LIMIT = Gauge(
-    "tandem_calls_limit",
-    "Calls that may be in flight to TensorFlow Serving; falls when it refuses for want of room.",
-    registry=REGISTRY,
-)
 BATCH_REQUESTS = Histogram(
     "tandem_coalesced_requests",
     "Requests that rode in one coalesced call.",

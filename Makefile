@@ -63,6 +63,8 @@ lock: setup ## resolve the locked dependencies again
 	$(UV) pip compile --quiet --generate-hashes --python-version 3.11 --python-platform x86_64-manylinux_2_28 \
 		-c requirements/dev.lock --override deploy/images/model-server.override --no-annotate --no-header --no-emit-index-url \
 		deploy/images/model-server.in -o deploy/images/model-server.lock
+	for name in clients bench-fastapi bench-kserve; do \
+		$(UV) pip compile --quiet --generate-hashes --no-emit-index-url --no-header requirements/$$name.in -o requirements/$$name.lock; done
 
 clean: ## remove what the build and the tests left
 	rm -rf build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .tandem

@@ -61,7 +61,7 @@ async def first_call_in_flight(coalescer: Coalescer, model: Model) -> asyncio.Ta
 
 async def arrived(coalescer: Coalescer, waiting: int) -> None:
     """Until so many requests wait in the only lane."""
-    while sum(len(lane.waiting) for lane in coalescer._lanes.values()) != waiting:  # noqa: ASYNC110 - no event exists
+    while sum(len(lane.waiting) for lane in coalescer._lanes.values()) != waiting:
         await asyncio.sleep(0)
 
 

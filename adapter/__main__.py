@@ -9,7 +9,7 @@ def main() -> int:
     from adapter import settings
     from adapter.app import load_bundle, serve
     from adapter.bundle.manifest import BundleError
-    from adapter.telemetry import logs, resource
+    from adapter.telemetry import logs, metrics, resource
 
     try:
         config = settings.load(os.environ)
@@ -21,6 +21,7 @@ def main() -> int:
     import uvloop
 
     identity = resource.resource(os.environ, (bundle.name, bundle.version) if bundle else None)
+    metrics.identify(identity)
     stream = logs.configure(config.log_level, identity)
     return uvloop.run(serve(config, bundle, stream))
 

@@ -20,8 +20,8 @@ import adapter
 from adapter.bundle import manifest
 from adapter.chain import Chain, Routes
 from adapter.contract import docs
-from adapter.contract import metrics as metrics_resource
 from adapter.contract.health import Health
+from adapter.contract.metrics import Metrics
 from adapter.contract.shutdown import Shutdown
 from adapter.exchange import Bodies
 from adapter.group.drain import Drain
@@ -34,6 +34,7 @@ from adapter.inference.v2 import V2
 from adapter.settings import Settings
 from adapter.telemetry import metrics
 from adapter.telemetry.logs import LogStream
+from adapter.telemetry.scrape import Scraper
 
 log = logging.getLogger(__name__)
 
@@ -47,11 +48,13 @@ async def serve(settings: Settings, bundle: manifest.Manifest | None, stream: Lo
     connection = Connection(settings.tfs_grpc, settings.tfs_max_calls, settings.max_queue)
     models = {model.name: model.version for model in bundle.models} if bundle else {}
     watcher = Watcher(group, connection, models)
+    url = settings.tfs_metrics_url
+    scraper = Scraper(url, models, metrics.REGISTRY) if url else None
     bodies = Bodies(settings)
     plane = DataPlane(connection, _coalesced(settings, bundle), settings.tfs_max_calls, settings.max_queue)
     v2 = V2(plane, bodies, lambda: group.ready, "tandem", adapter.__version__)
     chain = Chain(
-        routes=contract(bundle, group, bodies, drain),
+        routes=contract(bundle, group, bodies, drain, scraper),
         faces={"/v1/": V1(plane, bodies, settings.cors), "/v2/": v2, "/v2": v2},
         settings=settings,
         group=group,
@@ -83,19 +86,24 @@ async def serve(settings: Settings, bundle: manifest.Manifest | None, stream: Lo
     watching.cancel()
     await runner.cleanup()
     await connection.close()
+    if scraper is not None:
+        await scraper.close()
     stream.stop()
     return 0 if all_answered else 1
 
 
-def contract(bundle: manifest.Manifest | None, group: Group, bodies: Bodies, drain: Drain) -> Routes:
+def contract(
+    bundle: manifest.Manifest | None, group: Group, bodies: Bodies, drain: Drain, scraper: Scraper | None
+) -> Routes:
     """The resources of the contract that have exact paths."""
     health = Health(group)
+    page = Metrics(scraper)
     return {
         "/health": {"GET": health.overview, "HEAD": health.overview},
         "/health/live": {"GET": health.live, "HEAD": health.live},
         "/health/ready": {"GET": health.ready, "HEAD": health.ready},
         "/health/startup": {"GET": health.startup, "HEAD": health.startup},
-        "/metrics": {"GET": metrics_resource.page},
+        "/metrics": {"GET": page, "HEAD": page},
         "/shutdown": {"POST": Shutdown(bodies, drain.begin)},
         **docs.routes(bundle),
     }

@@ -8,9 +8,10 @@ Labels hold nothing that a stranger chooses: unknown methods and routes fold int
 from collections.abc import Callable, Mapping
 from functools import lru_cache
 
-from prometheus_client import CollectorRegistry, Counter, Gauge
-from prometheus_client.exposition import choose_encoder
+from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
+from prometheus_client.openmetrics import exposition as openmetrics
 
+from adapter.telemetry.exposition import OPENMETRICS
 from adapter.telemetry.histogram import Child, Histogram
 
 REGISTRY = CollectorRegistry()
@@ -85,7 +86,14 @@ CALL_SECONDS: Mapping[str, Callable[[str, float], None]] = _CallObservers()
 """`CALL_SECONDS[path](status, seconds)` counts one call."""
 
 
-def page(accept: str) -> tuple[bytes, str]:
-    """The metrics page and its content type: OpenMetrics where `accept` asks for it, Prometheus text otherwise."""
-    encoder, content_type = choose_encoder(accept)
-    return encoder(REGISTRY), content_type
+def identify(resource: Mapping[str, str]) -> None:
+    """Put the resource's attributes on `target_info` (OpenTelemetry's "Prometheus and OpenMetrics Compatibility")."""
+    REGISTRY.set_target_info({name.replace(".", "_"): value for name, value in resource.items()})
+
+
+def page(content_type: str) -> bytes:
+    """The adapter's own metrics in the format of `content_type`; OpenMetrics' end is left to whoever adds to them."""
+    if content_type == OPENMETRICS:
+        text: bytes = openmetrics.generate_latest(REGISTRY)  # type: ignore[no-untyped-call]
+        return text.removesuffix(b"# EOF\n")
+    return generate_latest(REGISTRY)

@@ -54,7 +54,9 @@ def describe(files):
     return out
 """
 
-OURS = DESCRIBE + """
+OURS = (
+    DESCRIBE
+    + """
 from adapter.pb import serving_pb2, tensorflow_error_pb2, tensorflow_pb2
 paths = {}
 for service in serving_pb2.DESCRIPTOR.services_by_name.values():
@@ -63,9 +65,12 @@ for service in serving_pb2.DESCRIPTOR.services_by_name.values():
 modules = [serving_pb2, tensorflow_error_pb2, tensorflow_pb2]
 print(json.dumps([describe([m.DESCRIPTOR for m in modules]), paths]))
 """
+)
 
 # Their service modules are generated for another protobuf; the stubs are asked for the paths they call instead.
-THEIRS = DESCRIBE + """
+THEIRS = (
+    DESCRIBE
+    + """
 from types import SimpleNamespace
 from tensorflow.core.example import example_pb2, feature_pb2
 from tensorflow.core.framework import tensor_pb2, tensor_shape_pb2, types_pb2
@@ -95,6 +100,7 @@ modules = [example_pb2, feature_pb2, tensor_pb2, tensor_shape_pb2, types_pb2, me
 error_codes = status_pb2.StatusProto.DESCRIPTOR.fields_by_name["error_code"].enum_type.file
 print(json.dumps([describe([*(m.DESCRIPTOR for m in modules), error_codes]), paths]))
 """
+)
 
 Description = tuple[dict[str, list[Any]], dict[str, list[str]]]
 

@@ -71,7 +71,9 @@ def test_a_socket_path_beyond_what_the_kernel_takes_is_refused() -> None:
 
 def test_bad_settings_end_the_process_with_status_2_and_every_mistake_on_stderr() -> None:
     environment = {**os.environ, "ADAPTER_PORT": "many", "ADAPTER_BUNLDE": "/b"}
-    done = subprocess.run([sys.executable, "-m", "adapter"], env=environment, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-m", "adapter"], env=environment, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 2
     assert done.stdout == ""
     lines = done.stderr.splitlines()

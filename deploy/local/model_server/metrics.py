@@ -105,4 +105,9 @@ def micros_since(start: float) -> int:
 
 
 def _pairs(names: tuple[str, ...], values: tuple[str, ...]) -> str:
-    return ",".join(f'{name}="{value}"' for name, value in zip(names, values, strict=True))
+    return ",".join(f'{name}="{_sanitized(value)}"' for name, value in zip(names, values, strict=True))
+
+
+def _sanitized(value: str) -> str:
+    """SanitizeLabelValue of the exporter: backslashes and quotes are escaped, line feeds are not."""
+    return value.replace("\\", r"\\").replace('"', r"\"")

@@ -35,6 +35,7 @@ from adapter.settings import Settings
 from adapter.telemetry import metrics
 from adapter.telemetry.logs import LogStream
 from adapter.telemetry.scrape import Scraper
+from adapter.telemetry.tailer import Tailer
 
 log = logging.getLogger(__name__)
 
@@ -77,13 +78,17 @@ async def serve(settings: Settings, bundle: manifest.Manifest | None, stream: Lo
     site = web.TCPSite(runner, settings.host, settings.port, backlog=1024, reuse_address=True)
     await site.start()
     _say_what_runs(settings, bundle, runner)
-    watching = asyncio.create_task(watcher.run())
+    background = [asyncio.create_task(watcher.run())]
+    if settings.tfs_logs:
+        background.append(asyncio.create_task(Tailer(Path(settings.tfs_logs), stream, watcher.note_failure).run()))
 
     await drain.begun.wait()
     watcher.tell(group.drain(drain.reason, time.time()))
     all_answered = await drain.finish(site, server, settings.shutdown_delay)
     watcher.tell(group.stop(time.time()))
-    watching.cancel()
+    for task in background:
+        task.cancel()
+    await asyncio.gather(*background, return_exceptions=True)  # the tailer reads to the end of TFS's log
     await runner.cleanup()
     await connection.close()
     if scraper is not None:

@@ -37,6 +37,7 @@ class Watcher:
         self._models = models
         self._now = asyncio.Event()
         self._timeouts = 0
+        self._failures: dict[str, str] = {}
         connection.on_unavailable = self._now.set
 
     async def run(self) -> None:
@@ -65,6 +66,14 @@ class Watcher:
         attributes = {"event.name": "tandem.state", "from": transition.before, "to": transition.after}
         log.log(level, "%s: %s", transition.after, transition.reason, extra={"attributes": attributes})
 
+    def note_failure(self, model: str, text: str) -> None:
+        """TFS's own log says that `model` ("": the server itself) failed: the checks quote it until they pass.
+
+        Its status API says so only at the end of all retries, and answers nobody during the first load.
+        """
+        if model in self._models or not model:
+            self._failures[model] = text[:1024]
+
     async def _check(self) -> Results | None:
         """The checks' results, or None while it cannot be told yet."""
         names = list(self._models) or [""]
@@ -80,14 +89,23 @@ class Watcher:
                 if error.code is grpc.StatusCode.DEADLINE_EXCEEDED
                 else f"TensorFlow Serving cannot be reached ({error.message})"
             )
-            return {"tfs": (False, reason)}
+            return {"tfs": (False, self._quoting(reason, *self._failures))}
         self._timeouts = 0
         TFS_UP.set(1)
+        self._failures.pop("", None)
         results: Results = {"tfs": (True, "TensorFlow Serving answers")}
         for name, answer in zip(names, answers, strict=True):
             if name:
-                results[f"model:{name}"] = judge(answer, self._models[name])
+                ok, reason = judge(answer, self._models[name])
+                if ok:
+                    self._failures.pop(name, None)
+                results[f"model:{name}"] = ok, reason if ok else self._quoting(reason, name)
         return results
+
+    def _quoting(self, reason: str, *models: str) -> str:
+        """`reason`, and what TFS's log says of these."""
+        said = [self._failures[model] for model in models if model in self._failures]
+        return f"{reason}; its log says: {' · '.join(said)}" if said else reason
 
     async def _status(self, name: str) -> serving_pb2.GetModelStatusResponse:
         request = serving_pb2.GetModelStatusRequest(model_spec=serving_pb2.ModelSpec(name=name))

@@ -54,6 +54,13 @@ TFS_METRICS_ENABLED = Gauge(
 )
 BODY_BYTES = Gauge("tandem_request_body_bytes_in_flight", "Bytes of request bodies held now.", registry=REGISTRY)
 LOG_DROPPED = Gauge("tandem_log_records_dropped", "Log records lost to a full buffer.", registry=REGISTRY)
+TFS_LOG_LINES = Counter("tandem_tfs_log_lines", "Lines of TensorFlow Serving's log that were read.", registry=REGISTRY)
+TFS_LOG_LINES_DROPPED = Counter(
+    "tandem_tfs_log_lines_dropped", "Of these, dropped because reading was too far behind.", registry=REGISTRY
+)
+TFS_LOG_FILES_LOST = Counter(
+    "tandem_tfs_log_files_lost", "Log files of TensorFlow Serving removed before they were read.", registry=REGISTRY
+)
 INFO = Gauge("tandem_info", "What runs here; always 1.", ["adapter", "bundle", "bundle_version"], registry=REGISTRY)
 
 

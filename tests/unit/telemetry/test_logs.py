@@ -1,0 +1,110 @@
+"""The common log format, and the stream that requests append to."""
+
+import asyncio
+import io
+import json
+import logging
+from typing import Any
+
+from aiohttp.http import HttpProcessingError
+
+from adapter.telemetry import logs
+from adapter.telemetry.logs import CommonHandler, LogStream, StrangersMistakes, timestamp
+
+RESOURCE = {"service.name": "halves"}
+
+
+def records(output: io.BytesIO) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in output.getvalue().splitlines()]
+
+
+def test_time_is_rfc_3339_with_nine_digits() -> None:
+    assert timestamp(1795362196533992000) == "2026-11-22T15:43:16.533992000Z"
+    assert timestamp(5) == "1970-01-01T00:00:00.000000005Z"
+
+
+def test_a_record_has_the_data_models_fields() -> None:
+    output = io.BytesIO()
+    LogStream(RESOURCE, output).write("WARNING", "look out", {"a": 1}, 1795362196533992000)
+    assert records(output) == [
+        {
+            "timestamp": "2026-11-22T15:43:16.533992000Z",
+            "severity_text": "WARN",
+            "severity_number": 13,
+            "body": "look out",
+            "attributes": {"a": 1},
+            "resource": RESOURCE,
+        }
+    ]
+
+
+async def test_information_is_buffered_and_a_warning_takes_it_along() -> None:
+    output = io.BytesIO()
+    stream = LogStream(RESOURCE, output)
+    stream.start()
+    stream.write("INFO", "first", {})
+    assert output.getvalue() == b""
+    stream.write("WARNING", "second", {})
+    assert [record["body"] for record in records(output)] == ["first", "second"]
+
+
+async def test_the_buffer_is_written_soon_and_at_the_end() -> None:
+    output = io.BytesIO()
+    stream = LogStream(RESOURCE, output)
+    stream.start()
+    stream.write("INFO", "one", {})
+    while not output.getvalue():
+        await asyncio.sleep(0.01)
+    stream.write("INFO", "two", {})
+    stream.stop()
+    assert [record["body"] for record in records(output)] == ["one", "two"]
+
+
+async def test_a_reader_that_stands_still_costs_records_and_they_are_counted() -> None:
+    stream = LogStream(RESOURCE, io.BytesIO())
+    stream.start()
+    for _ in range(600):
+        stream.write("INFO", "x" * logs.MAX_BODY, {})
+    assert stream.dropped > 0
+    stream.stop()
+
+
+def test_long_bodies_are_cut_and_lone_surrogates_survive() -> None:
+    output = io.BytesIO()
+    stream = LogStream(RESOURCE, output)
+    stream.write("INFO", "y" * 100_000, {})
+    stream.write("INFO", "\udcff", {"path": "\udc80"})
+    first, second = records(output)
+    assert len(first["body"]) == logs.MAX_BODY + 1
+    assert second["attributes"] == {"path": "?"}
+
+
+def test_an_exception_leaves_with_type_message_and_stack() -> None:
+    output = io.BytesIO()
+    logger = logging.Logger("some.module")
+    logger.addHandler(CommonHandler(LogStream(RESOURCE, output)))
+    try:
+        raise ValueError("no")
+    except ValueError:
+        logger.exception("It %s", "failed", extra={"attributes": {"k": "v"}})
+    (record,) = records(output)
+    assert record["body"] == "It failed"
+    assert record["attributes"]["exception.type"] == "ValueError"
+    assert record["attributes"]["exception.message"] == "no"
+    assert "raise ValueError" in record["attributes"]["exception.stacktrace"]
+    assert record["attributes"]["k"] == "v"
+
+
+def test_what_a_stranger_sends_is_one_line_without_a_stack() -> None:
+    output = io.BytesIO()
+    logger = logging.Logger("aiohttp.server")
+    logger.addFilter(StrangersMistakes())
+    logger.addHandler(CommonHandler(LogStream(RESOURCE, output)))
+    try:
+        raise HttpProcessingError(code=400, message="not HTTP")
+    except HttpProcessingError:
+        logger.exception("Error handling request")
+    (record,) = records(output)
+    assert record["severity_text"] == "INFO"
+    assert "not HTTP" in record["body"]
+    assert "exception.stacktrace" not in record["attributes"]

@@ -30,8 +30,8 @@ def test_it_is_read_with_its_defaults(tmp_path: Path) -> None:
     [
         (GOOD.replace("halves", "No Spaces"), "name"),
         (GOOD.replace('"1.0.0"', '""'), "version"),
-        (GOOD.replace("version = 1\n", 'version = "one"\n'), "models[...].version"),
-        (GOOD.replace("version = 1\n", "version = -1\n"), "models[...].version"),
+        (GOOD.replace("version = 1\n", 'version = "one"\n'), "models[0].version"),
+        (GOOD.replace("version = 1\n", "version = -1\n"), "models[0].version"),
         (GOOD + 'colour = "red"\n', "colour"),
         (GOOD + '[[models]]\nname = "half_plus_two"\nversion = 2\n', "every name only once"),
         ('name = "x"\nversion = "1"\nmodels = []\n', "models"),
@@ -49,13 +49,13 @@ def test_a_mistake_is_named(tmp_path: Path, manifest: str, named: str) -> None:
 
 
 def test_a_missing_manifest_says_what_a_bundle_is(tmp_path: Path) -> None:
-    with pytest.raises(BundleError, match="a bundle has a bundle.toml at its top"):
+    with pytest.raises(BundleError, match="no such file; a bundle has a"):
         read(tmp_path)
 
 
 def test_every_model_that_is_listed_must_be_there(tmp_path: Path) -> None:
     bundle(tmp_path, GOOD + '[[models]]\nname = "other"\nversion = 3\n')
-    with pytest.raises(BundleError, match="models/other/3/saved_model.pb missing"):
+    with pytest.raises(BundleError, match=r"models/other/3/saved_model\.pb missing"):
         read(tmp_path)
 
 

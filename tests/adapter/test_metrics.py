@@ -1,0 +1,244 @@
+"""One metrics page of two tasks: the real adapter beside a real model server with its monitoring page."""
+
+import http.server
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.adapters import Adapter
+from tests.golden.conftest import DATA
+from tests.metrics import Page, promtool_complaints, read_openmetrics, read_text, value
+from tests.servers import ModelServer, free_port
+
+OPENMETRICS = {"Accept": "application/openmetrics-text; version=1.0.0"}
+RECORDED = (DATA / "metrics_after_rest.txt").read_bytes()
+PATH = "/monitoring/prometheus/metrics"
+PREDICTED = "tensorflow_serving_request_count_total"
+
+
+@pytest.fixture
+def monitored(bundle: Path) -> Iterator[ModelServer]:
+    """A model server that serves the bundle's model and has a monitoring page; tests may kill it."""
+    port = free_port()
+    flags = ["--model_name=half_plus_two", f"--model_base_path={bundle / 'models' / 'half_plus_two'}"]
+    flags += [f"--rest_api_port={port}", f"--monitoring_config_file={DATA / 'monitoring.config'}"]
+    with ModelServer(*flags, ready="Exporting HTTP/REST API") as running:
+        running.rest_port = port
+        yield running
+
+
+@pytest.fixture
+def adapter(monitored: ModelServer, bundle: Path) -> Iterator[Adapter]:
+    url = f"http://127.0.0.1:{monitored.rest_port}{PATH}"
+    with Adapter(tfs_grpc=monitored.target, bundle=bundle, tfs_metrics_url=url) as running:
+        yield running.ready()
+
+
+def page_of(adapter: Adapter) -> Page:
+    answer = adapter.request("GET", "/metrics")
+    assert answer.status == 200
+    return read_text(answer.body)
+
+
+def theirs(page: Page) -> set[str]:
+    return {name for name in page if name.startswith("tensorflow_")}
+
+
+def test_both_tasks_figures_are_on_one_page(adapter: Adapter) -> None:
+    assert adapter.predict("half_plus_two", {"instances": [1.0, 2.0]}).status == 200
+    page = page_of(adapter)
+    served = {"http_request_method": "POST", "http_route": "/v1/models/{model}:predict"}
+    assert value(page, "http_server_request_duration_seconds_count", **served, http_response_status_code="200") == 1
+    assert value(page, PREDICTED, model_name="half_plus_two", status="OK") == 1
+    latency = {"model_name": "half_plus_two", "API": "Predict", "entrypoint": "GRPC"}
+    assert value(page, "tensorflow_serving_request_latency_seconds_count", **latency) == 1
+    took = value(page, "tensorflow_serving_request_latency_seconds_sum", **latency)
+    assert took is not None
+    assert 0 < took < 30
+    assert value(page, "tandem_tfs_metrics_enabled") == value(page, "tandem_tfs_scrape_up") == 1
+    assert value(page, "tandem_tfs_scrape_samples") == sum(len(page[name].samples) for name in theirs(page))
+
+
+def test_the_page_is_valid_in_both_formats(adapter: Adapter) -> None:
+    adapter.predict("half_plus_two", {"instances": [1.0]})
+    text = adapter.request("GET", "/metrics")
+    assert text.headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
+    assert promtool_complaints(text.body) == ""
+    openmetrics = adapter.request("GET", "/metrics", headers=OPENMETRICS)
+    assert openmetrics.headers["content-type"] == "application/openmetrics-text; version=1.0.0; charset=utf-8"
+    assert openmetrics.body.endswith(b"\n# EOF\n")
+    assert theirs(read_openmetrics(openmetrics.body)) == theirs(read_text(text.body)) != set()
+
+
+def test_who_it_is_stands_on_the_page(adapter: Adapter) -> None:
+    page = page_of(adapter)
+    (target,) = page["target_info"].samples
+    assert target.labels["service_name"] == "halves"
+    assert target.labels["service_version"] == "1.2.3"
+    assert value(page, "tandem_info", adapter="0.1.0", bundle="halves", bundle_version="1.2.3") == 1
+
+
+def test_head_has_the_headers_and_no_body(adapter: Adapter) -> None:
+    answer = adapter.request("HEAD", "/metrics", headers=OPENMETRICS)
+    assert answer.status == 200
+    assert answer.headers["content-type"].startswith("application/openmetrics-text")
+    assert int(answer.headers["content-length"]) > 1000
+    assert answer.body == b""
+
+
+def test_when_tfs_is_gone_its_series_are_too_and_the_page_still_comes_at_once(
+    adapter: Adapter, monitored: ModelServer
+) -> None:
+    assert theirs(page_of(adapter))
+    monitored.kill()
+    started = time.monotonic()
+    page = page_of(adapter)
+    assert time.monotonic() - started < 1
+    assert theirs(page) == set()
+    assert value(page, "tandem_tfs_scrape_up") == value(page, "tandem_tfs_scrape_samples") == 0
+    monitored.start()
+    page = page_of(adapter)
+    assert theirs(page)
+    assert value(page, "tandem_tfs_scrape_up") == 1
+
+
+def test_without_a_monitoring_page_the_adapters_figures_stand_alone(server: ModelServer, bundle: Path) -> None:
+    with Adapter(tfs_grpc=server.target, bundle=bundle) as adapter:
+        page = page_of(adapter.ready())
+    assert value(page, "tandem_tfs_metrics_enabled") == 0
+    assert theirs(page) == set()
+    assert not any(name.startswith("tandem_tfs_scrape") for name in page)
+
+
+# A page that the test makes up, where no model server would send one.
+
+
+class _Pages(http.server.ThreadingHTTPServer):
+    daemon_threads = True
+
+    def __init__(self, *, status: int = 200, body: bytes = b"", wait: threading.Event | None = None) -> None:
+        self.status, self.body, self.wait = status, body, wait
+        self.asked = 0
+        self.one_asked = threading.Event()
+        super().__init__(("127.0.0.1", 0), _Handler)
+
+
+class _Handler(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: _Pages
+
+    def do_GET(self) -> None:
+        self.server.asked += 1
+        self.server.one_asked.set()
+        if self.server.wait is not None:
+            self.server.wait.wait(30)
+        self.send_response(self.server.status)
+        self.send_header("Content-Length", str(len(self.server.body)))
+        self.end_headers()
+        self.wfile.write(self.server.body)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@contextmanager
+def scraping(pages: _Pages, **settings: object) -> Iterator[Adapter]:
+    """An adapter without a TensorFlow Serving that scrapes these pages."""
+    thread = threading.Thread(target=pages.serve_forever, daemon=True)
+    thread.start()
+    url = f"http://127.0.0.1:{pages.server_address[1]}{PATH}"
+    try:
+        with Adapter(tfs_grpc="127.0.0.1:1", tfs_metrics_url=url, **settings) as adapter:
+            yield adapter
+    finally:
+        if pages.wait is not None:
+            pages.wait.set()
+        pages.shutdown()
+        pages.server_close()
+
+
+def test_a_stock_servers_full_page_is_merged() -> None:
+    with scraping(_Pages(body=RECORDED)) as adapter:
+        page = page_of(adapter)
+        assert promtool_complaints(adapter.request("GET", "/metrics").body) == ""
+        read_openmetrics(adapter.request("GET", "/metrics", headers=OPENMETRICS).body)
+    assert value(page, PREDICTED, model_name="half_plus_two", status="OK") == 32
+    assert value(page, PREDICTED, model_name="other", status="NOT_FOUND") == 5
+    assert value(page, "tandem_tfs_scrape_samples") == 998 - 1  # a stranger's name joins another
+    assert value(page, "tandem_tfs_scrape_skipped") == 0
+
+
+def test_with_a_bundle_its_models_alone_have_names(bundle: Path) -> None:
+    with scraping(_Pages(body=RECORDED), bundle=bundle) as adapter:
+        page = page_of(adapter)
+    assert {s.labels["model_name"] for s in page["tensorflow_serving_request_count"].samples} == {
+        "half_plus_two",
+        "other",
+    }
+
+
+def test_a_page_that_hangs_is_given_up_in_time() -> None:
+    with scraping(_Pages(wait=threading.Event())) as adapter:
+        started = time.monotonic()
+        page = page_of(adapter)
+        assert time.monotonic() - started < 1
+    assert value(page, "tandem_tfs_scrape_up") == 0
+    took = value(page, "tandem_tfs_scrape_duration_seconds")
+    assert took is not None
+    assert 0.8 <= took < 1
+
+
+def test_all_who_ask_at_one_time_share_one_fetch() -> None:
+    pages = _Pages(body=RECORDED, wait=threading.Event())
+    with scraping(pages) as adapter, ThreadPoolExecutor(8) as pool:
+        answers = [pool.submit(adapter.request, "GET", "/metrics") for _ in range(8)]
+        assert pages.one_asked.wait(30)
+        seen = [read_text(answer.result().body) for answer in answers]
+        assert pages.asked == 1
+    assert all(value(page, "tandem_tfs_scrape_up") == 0 for page in seen)
+
+
+@pytest.mark.parametrize(
+    ("pages", "reason"),
+    [
+        ({"status": 404, "body": b"<HTML>"}, "it answered 404"),
+        ({"status": 302}, "it answered 302"),
+        ({"body": b"#" * (8 * 2**20 + 1)}, "it has more than 8388608 bytes"),
+    ],
+)
+def test_what_is_no_page_is_left_out_and_the_log_says_why_once(pages: dict[str, object], reason: str) -> None:
+    with scraping(_Pages(**pages)) as adapter:  # type: ignore[arg-type]
+        for _ in range(3):
+            assert value(page_of(adapter), "tandem_tfs_scrape_up") == 0
+        assert adapter.stop() == 0
+        said = [record["body"] for record in adapter.records if "monitoring page" in record["body"]]
+    assert said == [f"TensorFlow Serving's monitoring page cannot be had: {reason}"]
+
+
+def test_bytes_that_are_no_metrics_leave_the_page_valid() -> None:
+    with scraping(_Pages(body=bytes(range(256)) * 50)) as adapter:
+        page = page_of(adapter)
+        read_openmetrics(adapter.request("GET", "/metrics", headers=OPENMETRICS).body)
+    assert theirs(page) == set()
+    assert value(page, "tandem_tfs_scrape_up") == 1
+    skipped = value(page, "tandem_tfs_scrape_skipped")
+    assert skipped is not None
+    assert skipped > 0
+
+
+def test_a_client_that_goes_away_leaves_the_fetch_to_the_others() -> None:
+    pages = _Pages(body=RECORDED, wait=threading.Event())
+    with scraping(pages) as adapter, ThreadPoolExecutor(1) as pool:
+        with socket.create_connection(("127.0.0.1", adapter.port)) as leaving:
+            leaving.sendall(b"GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n")
+            assert pages.one_asked.wait(30)
+            staying = pool.submit(adapter.request, "GET", "/metrics")
+        assert pages.wait is not None
+        pages.wait.set()
+        assert staying.result().status == 200

@@ -21,6 +21,12 @@ def converted(values: Array, dtype: DType) -> Array | None:
     return array if array is None or dtype.numpy.kind != "c" else paired(array, dtype)
 
 
+def listed(values: Any, dtype: DType) -> Array:
+    """Nested lists of Python numbers, known to be regular and nothing else, as an array of an IEEE float dtype."""
+    array: Array = _QUIETLY.run(np.array, values, dtype.numpy)
+    return array
+
+
 def elements(values: Array, dtype: DType) -> Array | None:
     """The same, but complex numbers are left as their parts."""
     array: Array | None

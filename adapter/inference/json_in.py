@@ -21,7 +21,7 @@ import numpy as np
 from adapter.inference import json_scan, json_tree
 from adapter.inference.json_columns import values
 from adapter.inference.json_numbers import PIECE, numbers, numbers_at_once
-from adapter.inference.json_tree import Piecewise, path_from
+from adapter.inference.json_tree import Path, Piecewise, path_from
 from adapter.inference.tensor import Array, BadInput, Signature, Tensor, TensorSpec
 
 Steps = Generator[None, None, dict[str, Tensor]]
@@ -93,16 +93,18 @@ class PredictBody:
         for position, found in enumerate(objects):
             for key, start, end in found:
                 spec = inputs[key or only]
-                path = path_from(self._path(key, position))
-                array = yield from numbers(self.body, start, end, spec.dtype, Piecewise(spec.dtype, path))
+                if end - start <= PIECE:
+                    array = numbers_at_once(self.body[start:end], spec.dtype)
+                else:
+                    careful = Piecewise(spec.dtype, self._path(key, position))
+                    array = yield from numbers(self.body, start, end, spec.dtype, careful)
                 if array is None:
                     return None
                 column = arrays[spec.name]
                 column.append(array)
                 if array.shape != column[0].shape:
-                    raise BadInput(
-                        f"{path(())}: expected shape {list(column[0].shape)} as before it, got {list(array.shape)}"
-                    )
+                    shapes = f"expected shape {list(column[0].shape)} as before it, got {list(array.shape)}"
+                    raise BadInput(f"{self._path(key, position)(())}: {shapes}")
                 done += end - start
                 if done > PIECE:
                     done = 0
@@ -112,15 +114,18 @@ class PredictBody:
             return {only: Tensor(inputs[only].dtype, array)} if _may_be(array, self.row) else None
         if any(len(column) != len(objects) for column in arrays.values()):
             return None
-        return {
-            name: Tensor(inputs[name].dtype, np.stack(column) if self.row else column[0])
-            for name, column in arrays.items()
-        }
+        return {name: Tensor(inputs[name].dtype, self._together(column)) for name, column in arrays.items()}
 
-    def _path(self, key: str | None, position: int) -> str:
+    def _together(self, column: list[Array]) -> Array:
+        """The values that one input has in all objects."""
+        if self.row:
+            return np.stack(column) if len(column) > 1 else column[0][np.newaxis]
+        return column[0]
+
+    def _path(self, key: str | None, position: int) -> Path:
         if key is None:
-            return "instances" if self.row else "inputs"
-        return f"instances[{position}].{key}" if self.row else f"inputs.{key}"
+            return path_from("instances" if self.row else "inputs")
+        return path_from(f"instances[{position}].{key}" if self.row else f"inputs.{key}")
 
 
 def _may_be(array: Array, row: bool) -> bool:

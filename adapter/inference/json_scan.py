@@ -79,10 +79,12 @@ def _each_key_stands_once(tree: Any, body: bytes) -> bool:
     while level and keys < colons:
         objects = [value for value in level if type(value) is dict]
         keys += sum(map(len, objects))
+        if keys == colons:
+            return True
         below = [value for value in level if type(value) is list]
         below += [list(value.values()) for value in objects]
         level = [item for items in below if not {dict, list}.isdisjoint(map(type, items)) for item in items]
-    return keys == colons or keys == len(_KEY.findall(body))
+    return keys == len(_KEY.findall(body))
 
 
 def _scan(body: bytes, whole: bool) -> Any:

@@ -104,7 +104,7 @@ def _path_in_rows(name: str) -> Path:
 
 
 def _is_object(value: Any) -> bool:
-    return isinstance(value, dict) and not is_base64(value)
+    return isinstance(value, dict) and not (len(value) == 1 and is_base64(value))
 
 
 def _tensor(value: Any, dtype: DType, path: Path) -> Tensor:

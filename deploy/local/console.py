@@ -1,9 +1,11 @@
 """What a person sees of the embedded group: one coloured line a record, from both tasks."""
 
 import json
-import re
 import sys
 from typing import IO, Any
+
+from adapter.telemetry import tfs_lines
+from adapter.telemetry.logs import SEVERITY_TEXT
 
 _COLOURS = {
     "DEBUG": "2",
@@ -15,11 +17,6 @@ _COLOURS = {
     "adapter": "35",
     "group": "34",
 }
-# TensorFlow's own prefix and absl's (tfs-facts: both occur in one run).
-_TFS = re.compile(
-    r"(?:\d{4}-\d\d-\d\d (?P<time>[\d:]{8}\.\d{3})\d*: |)(?P<severity>[IWEF])(?:\d{4} [\d:.]+ +\d+)? (?P<text>[\w./]+:\d+\] .*)"
-)
-_SEVERITY = {"I": "INFO", "W": "WARN", "E": "ERROR", "F": "FATAL"}
 _SHOWN = (
     "http.response.status_code",
     "duration_ms",
@@ -41,11 +38,9 @@ class Console:
         """One line of a task: records of the common log are told in words, everything else as it is."""
         record = _record(line) if name == "adapter" and stream == "stdout" else None
         if record is None:
-            found = _TFS.fullmatch(line) if name == "tfs" else None
-            if found:
-                self._line(name, _SEVERITY[found["severity"]], found["text"], found["time"] or "")
-            else:
-                self._line(name, "", line)
+            found = tfs_lines.head(line) if name == "tfs" else None
+            severity = SEVERITY_TEXT.get(found.severity, found.severity) if found else ""
+            self._line(name, severity, found.body if found else line)
             return
         attributes = record.get("attributes", {})
         shown = " ".join(f"{key.rsplit('.', 1)[-1]}={attributes[key]}" for key in _SHOWN if key in attributes)

@@ -48,6 +48,7 @@ class EmbeddedGroup:
         self._short = Path(tempfile.mkdtemp(prefix="tandem-"))  # a socket's path has at most 107 bytes (unix(7))
         self._stop = asyncio.Event()
         self._ready = False
+        self._leader_ended = False
 
     async def run(self) -> int:
         """Run until the adapter ends or a signal comes. Exit status: the adapter's, or 1 when the group failed.
@@ -111,11 +112,10 @@ class EmbeddedGroup:
             "ADAPTER_TFS_METRICS_URL": f"http://127.0.0.1:{monitoring}/monitoring/prometheus/metrics",
             "ADAPTER_TFS_MAX_CALLS": str(MAX_CALLS),
         }
+        leader = [sys.executable, "-m", "adapter"]
         return (
-            Task("tfs", tfs, group, self._allocation, lambda stream, line: self._console.task("tfs", stream, line)),
-            Task(
-                "adapter", [sys.executable, "-m", "adapter"], {**group, **adapter}, self._allocation, self._adapter_says
-            ),
+            Task("tfs", tfs, group, self._allocation, self._tfs_says),
+            Task("adapter", leader, {**group, **adapter}, self._allocation, self._adapter_says),
         )
 
     async def _supervise(self, manifest: Manifest) -> int:
@@ -130,11 +130,13 @@ class EmbeddedGroup:
         try:
             await asyncio.wait({sidecar, leader, stop}, return_when=asyncio.FIRST_COMPLETED)
             if leader.done():
+                self._leader_ended = True
                 self._console.say(f"adapter ended with status {leader.result()}; stopping tfs")
                 return leader.result()
             failed = sidecar.done()
             self._console.say("tfs failed for good: the group fails as one" if failed else "stopping: adapter first")
             status = await adapter.stop(KILL_TIMEOUT)
+            self._leader_ended = True
             return 1 if failed else status
         finally:
             stop.cancel()
@@ -156,6 +158,11 @@ class EmbeddedGroup:
             self._console.say(f"tfs ended ({_ending(status)}); restarting in {RESTART_DELAY:g} s")
             await asyncio.sleep(RESTART_DELAY)
             await tfs.start()
+
+    def _tfs_says(self, stream: str, line: str) -> None:
+        """While the adapter runs, it says this in the common log."""
+        if self._leader_ended:
+            self._console.task("tfs", stream, line)
 
     def _adapter_says(self, stream: str, line: str) -> None:
         self._console.task("adapter", stream, line)

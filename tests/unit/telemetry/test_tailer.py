@@ -1,0 +1,314 @@
+"""The tailer over real files, rotated as Nomad rotates them: each line exactly once, whatever happens in between."""
+
+import asyncio
+import io
+import json
+import logging
+import random
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from adapter.telemetry import tailer
+from adapter.telemetry.logs import CommonHandler, LogStream
+from adapter.telemetry.tailer import CHUNK, MAX_LINE, Limits, Tailer
+from deploy.local.task import RotatedLog
+
+
+class Log:
+    """An allocation's directories, what a task writes there, and what tailers made of it."""
+
+    def __init__(self, allocation: Path) -> None:
+        self.directory = allocation / "logs"
+        self.checkpoint = allocation / "data" / "tailer.json"
+        self.directory.mkdir()
+        self.checkpoint.parent.mkdir()
+        self.output = io.BytesIO()
+        self.stream = LogStream({"service.name": "halves"}, self.output)
+        self.failures: list[tuple[str, str]] = []
+
+    def write(self, text: str | bytes, number: int = 0, name: str = "stderr") -> None:
+        data = text.encode() if isinstance(text, str) else text
+        with (self.directory / f"tfs.{name}.{number}").open("ab") as file:
+            file.write(data)
+
+    def tailer(self, limits: Limits | None = None) -> Tailer:
+        return Tailer(self.directory, self.stream, lambda model, text: self.failures.append((model, text)), limits)
+
+    def read(self, limits: Limits | None = None) -> list[dict[str, Any]]:
+        """What one adapter, started and stopped, adds to the log."""
+        self.output.seek(0)
+        self.output.truncate()
+        self.tailer(limits).finish(60)
+        return self.records
+
+    @property
+    def records(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self.output.getvalue().splitlines()]
+
+    @property
+    def bodies(self) -> list[str]:
+        return [record["body"] for record in self.records]
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Iterator[Log]:
+    made = Log(tmp_path)
+    handler = CommonHandler(made.stream)
+    logging.getLogger("adapter.telemetry.tailer").addHandler(handler)
+    yield made
+    logging.getLogger("adapter.telemetry.tailer").removeHandler(handler)
+
+
+def line(number: object) -> str:
+    return f"2026-11-22 13:57:24.343859: I tensorflow_serving/model_servers/server.cc:77] number {number}\n"
+
+
+def numbers(records: list[dict[str, Any]]) -> list[int]:
+    return [int(record["body"].split()[1]) for record in records if record["body"].startswith("number ")]
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(30):
+        while not condition():
+            await asyncio.sleep(0.01)
+
+
+def test_a_line_becomes_a_record_with_its_task_its_stream_and_its_place(log: Log) -> None:
+    log.write(line(1))
+    log.write("TensorFlow ModelServer: 2.19.1\n", name="stdout")
+    first, second = log.read()
+    assert first["body"] == "number 1"
+    assert first["attributes"] == {
+        "code.file.path": "tensorflow_serving/model_servers/server.cc",
+        "code.line.number": 77,
+        "tandem.task": "tfs",
+        "log.iostream": "stderr",
+    }
+    assert first["resource"] == {"service.name": "halves"}
+    assert second["attributes"] == {"tandem.task": "tfs", "log.iostream": "stdout"}
+
+
+async def test_over_twenty_rotations_and_three_restarts_each_line_comes_exactly_once(log: Log) -> None:
+    """The writer goes on all the time; the tailers are cut off anywhere, as by SIGKILL: nothing of them is stopped."""
+    chance = random.Random(5)
+    rotated = RotatedLog(log.directory / "tfs.stderr", max_files=30, max_size=20_000)
+    written = 0
+    for _ in range(4):
+        running = log.tailer()
+        turns = chance.randrange(20, 60)
+        for _ in range(turns):
+            for _ in range(chance.randrange(60)):
+                rotated.write(line(written).encode())
+                written += 1
+            await running._turn()
+    rotated.close()
+    assert len(list(log.directory.iterdir())) >= 21
+    log.tailer().finish(60)
+    assert numbers(log.records) == list(range(written))
+
+
+async def test_it_follows_while_it_is_written_and_reads_to_the_end_when_stopped(log: Log) -> None:
+    running = asyncio.create_task(log.tailer().run())
+    log.write(line(0))
+    await until(lambda: numbers(log.records) == [0])
+    log.write(line(1))
+    log.write(line(2), number=1)
+    await until(lambda: numbers(log.records) == [0, 1, 2])
+    log.write(line(3), number=1)
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+    assert numbers(log.records) == [0, 1, 2, 3]
+
+
+async def test_a_directory_that_appears_later_is_followed_from_its_first_line(tmp_path: Path) -> None:
+    later = tmp_path / "later"
+    output = io.BytesIO()
+    running = asyncio.create_task(Tailer(later / "logs", LogStream({}, output)).run())
+    await asyncio.sleep(0)
+    (later / "data").mkdir(parents=True)
+    (later / "logs").mkdir()
+    (later / "logs" / "tfs.stderr.0").write_text(line(0))
+    await until(lambda: b"number 0" in output.getvalue())
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+
+
+def test_a_line_without_its_end_waits_for_it_over_a_restart(log: Log) -> None:
+    log.write(line(0) + "2026-11-22 13:57:24.343859: I a.cc:1] num")
+    assert numbers(log.read()) == [0]
+    log.write("ber 1\n")
+    assert numbers(log.read()) == [1]
+
+
+def test_a_line_that_rotation_split_is_one_line(log: Log) -> None:
+    text = line(7)
+    log.write(text[:40])
+    log.write(text[40:] + line(8), number=1)
+    assert numbers(log.read()) == [7, 8]
+
+
+def test_a_split_line_survives_a_restart_between_its_halves(log: Log) -> None:
+    text = line(7)
+    log.write(line(6) + text[:40])
+    log.write("", number=1)
+    assert numbers(log.read()) == [6]
+    log.write(text[40:] + line(8), number=1)
+    assert numbers(log.read()) == [7, 8]
+
+
+def test_a_message_of_several_lines_joins_over_a_rotation(log: Log) -> None:
+    log.write(line(1))
+    log.write("\t [[{{node Sum}}]]\n" + line(2), number=1)
+    assert [record["body"] for record in log.read()] == ["number 1\n\t [[{{node Sum}}]]", "number 2"]
+
+
+async def test_a_message_is_said_once_no_more_of_it_comes(log: Log) -> None:
+    running = log.tailer()
+    log.write(line(1))
+    assert await running._turn()
+    assert not await running._turn()
+    assert log.bodies == []  # its next line may still come
+    log.write("\tmore\n")
+    assert await running._turn()
+    assert not await running._turn()
+    assert not await running._turn()
+    assert log.bodies == ["number 1\n\tmore"]
+
+
+def test_a_huge_line_is_cut_and_marked(log: Log) -> None:
+    prefix = "2026-11-22 13:57:24.343859: W a.cc:1] "
+    log.write(line(0) + prefix + "é" * (5 * CHUNK) + "\n" + line(2))
+    first, huge, last = log.read()
+    assert (numbers([first]), numbers([last])) == ([0], [2])
+    assert huge["severity_text"] == "WARN"
+    assert huge["attributes"]["log.record.truncated"] is True
+    assert len(prefix) + len(huge["body"].rstrip("\ufffd").encode()) <= MAX_LINE
+    assert huge["body"].startswith("ééé")
+
+
+def test_bytes_that_are_no_text_hurt_nothing(log: Log) -> None:
+    log.write(b"2026-11-22 13:57:24.343859: I a.cc:1] \xff\xfe\x00\n" + line(1).encode())
+    records = log.read()
+    assert records[0]["body"] == "\ufffd\ufffd\x00"
+    assert numbers(records) == [1]
+
+
+def test_many_short_lines_take_several_turns(log: Log) -> None:
+    log.write("x\n" * 10_000, name="stdout")
+    assert len(log.read()) == 10_000
+    assert tailer.CHUNK_LINES < 10_000
+
+
+def test_files_removed_before_they_were_read_are_counted_and_announced(log: Log) -> None:
+    log.write(line(0))
+    assert numbers(log.read()) == [0]
+    log.write(line(1))
+    (log.directory / "tfs.stderr.0").unlink()
+    log.write(line(2), number=3)
+    records = log.read()
+    assert numbers(records) == [2]
+    (lost,) = [r for r in records if r["attributes"].get("event.name") == "tandem.tfs_log.lost"]
+    assert lost["severity_text"] == "WARN"
+    assert lost["attributes"]["tandem.tfs_log.files_lost"] == 3
+    assert lost["attributes"]["tandem.task"] == "adapter"
+
+
+async def test_a_file_that_is_removed_while_it_is_read_is_read_to_its_end(log: Log) -> None:
+    running = log.tailer()
+    log.write(line(0))
+    await running._turn()
+    log.write(line(1))
+    (log.directory / "tfs.stderr.0").unlink()
+    log.write(line(2), number=1)
+    running.finish(60)
+    assert numbers(log.records) == [0, 1, 2]
+
+
+async def test_half_a_line_before_a_gap_is_not_glued_to_what_comes_after_it(log: Log) -> None:
+    running = log.tailer()
+    log.write(line(0) + "2026-11-22 13:57:24.343859: I a.cc:1] half a")
+    await running._turn()
+    (log.directory / "tfs.stderr.0").unlink()
+    log.write(line(2), number=5)
+    running.finish(60)
+    bodies = [body for body in log.bodies if not body.startswith("Lost of")]
+    assert bodies == ["number 0", "half a", "number 2"]
+
+
+async def test_a_file_emptied_in_place_is_read_from_its_beginning(log: Log) -> None:
+    running = log.tailer()
+    log.write(line(0) + line(1))
+    await running._turn()
+    (log.directory / "tfs.stderr.0").write_text(line(2))
+    running.finish(60)
+    assert numbers(log.records) == [0, 1, 2]
+
+
+def test_another_allocations_checkpoint_is_not_used(log: Log) -> None:
+    log.write(line(0))
+    assert numbers(log.read()) == [0]
+    (log.directory / "tfs.stderr.0").rename(log.directory / "old")
+    log.write(line(1))
+    assert numbers(log.read()) == [1]
+
+
+@pytest.mark.parametrize(
+    "rubbish", ["", "{", "[]", '{"stderr": {"number": 0}}', '{"stderr": 1}', '{"stderr": {"a": "b"}}']
+)
+def test_a_checkpoint_that_cannot_be_read_repeats_rather_than_loses(log: Log, rubbish: str) -> None:
+    log.write(line(0))
+    log.read()
+    log.checkpoint.write_text(rubbish)
+    assert numbers(log.read()) == [0]
+
+
+def test_without_a_place_for_the_checkpoint_it_says_so_and_goes_on(log: Log) -> None:
+    log.checkpoint.parent.rmdir()
+    log.write(line(0))
+    records = log.read()
+    assert numbers(records) == [0]
+    assert any("Cannot note how far" in record["body"] for record in records)
+
+
+async def test_more_lines_than_the_rate_allows_wait_in_the_files(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
+    pauses: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        pauses.append(seconds)
+
+    monkeypatch.setattr(tailer.asyncio, "sleep", sleep)
+    for number in range(5000):
+        log.write(line(number))
+    running = log.tailer(Limits(rate=100))
+    while await running._turn():
+        pass
+    assert numbers(log.records) == list(range(4999))  # the last may get more lines yet
+    assert sum(pauses) == pytest.approx(50, rel=0.05)
+    running.finish()
+
+
+def test_what_lies_too_far_behind_is_dropped_counted_and_announced(log: Log) -> None:
+    for number in range(5):
+        log.write("".join(line(1000 * number + n) for n in range(1000)), number=number)
+    records = log.read(Limits(backlog=100_000))
+    said = numbers(records)
+    assert said == sorted(set(said))
+    assert said[-1] == 4999
+    dropped = sum(record["attributes"].get("tandem.tfs_log.lines_dropped", 0) for record in records)
+    assert dropped > 3000
+    assert len(said) + dropped == 5000
+
+
+def test_a_failed_load_is_reported_with_tensorflow_servings_words(log: Log) -> None:
+    log.write("2026-11-22 14:07:05.2: I a\n")
+    log.write(
+        "2026-11-22 14:07:05.231367: E tensorflow_serving/util/retrier.cc:40] "
+        "Loading servable: {name: m version: 1} failed: OUT_OF_RANGE: Read less bytes than requested\n"
+    )
+    log.read()
+    assert log.failures == [
+        ("m", "Loading servable: {name: m version: 1} failed: OUT_OF_RANGE: Read less bytes than requested")
+    ]

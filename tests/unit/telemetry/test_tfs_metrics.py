@@ -121,8 +121,8 @@ def test_bounds_move_by_decimal_places_and_lose_nothing() -> None:
     bounds = {s.labels["le"] for s in page[f"{SERVING}_request_latency_seconds"].samples if "le" in s.labels}
     source = set(re.findall(r':request_latency_bucket.*le="([^"]+)"', RECORDED))
     assert len(bounds) == len(source) == 34
-    # 32.4 / 1e6 and 1983.59 / 1e6 as doubles would be 3.2399999999999995e-05 and 0.0019835899999999998.
-    assert {"1e-05", "3.24e-05", "0.00198359", "1.27482", "252.873", "+Inf"} <= bounds
+    # Divided as doubles, 104.976 and 16834.1 would be 0.00010497599999999999 and 0.016834099999999998.
+    assert {"1e-05", "3.24e-05", "0.000104976", "1.27482", "252.873", "+Inf"} <= bounds
 
 
 def test_a_counter_beyond_what_a_double_holds_keeps_its_last_digit() -> None:

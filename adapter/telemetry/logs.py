@@ -66,8 +66,10 @@ class LogStream:
         self._loop = None
         self.flush()
 
-    def write(self, severity: str, body: str, attributes: Mapping[str, Any], nanoseconds: int = 0) -> None:
-        """Add one record; `nanoseconds` since the epoch, now if 0."""
+    def write(
+        self, severity: str, body: str, attributes: Mapping[str, Any], nanoseconds: int = 0, *, hold: bool = False
+    ) -> None:
+        """Add one record; `nanoseconds` since the epoch, now if 0. With `hold` even a warning waits for `flush`."""
         record = {
             "timestamp": timestamp(nanoseconds or time.time_ns()),
             "severity_text": SEVERITY_TEXT.get(severity, severity),
@@ -87,7 +89,7 @@ class LogStream:
             return
         self._lines.append(line)
         self._size += len(line)
-        if self._loop is None or severity not in ("INFO", "DEBUG"):
+        if self._loop is None or not (hold or severity in ("INFO", "DEBUG")):
             self.flush()
         elif self._timer is None:
             self._timer = self._loop.call_later(FLUSH_SECONDS, self.flush)

@@ -71,6 +71,11 @@ class Files:
         self.lost = 0
         """Files, so far, that were removed before they were read, wholly or in part."""
 
+    @property
+    def begun(self) -> bool:
+        """There is, or was, a file to read."""
+        return self._here.number >= 0
+
     def read(self) -> bytes:
         """The next bytes, of one file, at most `CHUNK` and `CHUNK_LINES`; empty if there are none now."""
         if self._descriptor < 0 and not (self._open_next() if self._resumed else self._resume()):
@@ -259,6 +264,7 @@ class Tailer:
         self._failed = failed
         self._limits = limits or Limits()
         self._checkpoint = directory.parent / "data" / "tailer.json"
+        self._descriptor = -1
         self._unsaveable = False
         self._announced = -math.inf
         self._complained = -math.inf
@@ -297,6 +303,9 @@ class Tailer:
         self._commit()
         for follower in self._followers.values():
             follower.files.close()
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
 
     async def _turn(self) -> bool:
         """One piece of each stream, at the rate allowed; whether there may be more."""
@@ -328,7 +337,7 @@ class Tailer:
         def emit(record: Record) -> None:
             record.attributes["tandem.task"] = "tfs"
             record.attributes["log.iostream"] = name
-            self._stream.write(record.severity, record.body, record.attributes, record.nanoseconds)
+            self._stream.write(record.severity, record.body, record.attributes, record.nanoseconds, hold=True)
             if self._failed is not None and (model := tfs_lines.failure(record)) is not None:
                 self._failed(model, record.body)
 
@@ -337,20 +346,19 @@ class Tailer:
     def _commit(self) -> None:
         """Records out first, then the place: killed in between, a line is said twice rather than never."""
         self._announce()
-        places = {name: follower.position() for name, follower in self._followers.items()}
+        places = {name: f.position() for name, f in self._followers.items() if f.files.begun}
         if places == self._saved:
             return
-        self._stream.flush()
         self._saved = places
-        data = json.dumps({name: place._asdict() for name, place in places.items() if place.number >= 0}).encode()
+        data = json.dumps({name: place._asdict() for name, place in places.items()}).encode()
         try:
+            if self._descriptor < 0:
+                self._descriptor = os.open(self._checkpoint, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            self._stream.flush()
             # In place, in one write of one length: no other process reads it, and a rename would cost a disk's flush.
-            descriptor = os.open(self._checkpoint, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            try:
-                os.pwrite(descriptor, data.ljust(_CHECKPOINT_BYTES), 0)
-            finally:
-                os.close(descriptor)
+            os.pwrite(self._descriptor, data.ljust(_CHECKPOINT_BYTES), 0)
         except OSError as error:
+            self._stream.flush()
             if not self._unsaveable:
                 self._unsaveable = True
                 log.warning("Cannot note how far TensorFlow Serving's log is read; a restart repeats it: %s", error)

@@ -1,0 +1,144 @@
+"""Both tasks in one log: the real adapter beside a real model server whose output is rotated as Nomad rotates it."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from datetime import datetime
+from pathlib import Path
+
+import pytest
+
+from deploy.local.task import RotatedLog
+from tests.adapters import Adapter, Record, event, state
+
+
+@pytest.fixture
+def allocation(tmp_path: Path) -> Path:
+    """The directories `logs`, `data` and `tmp` of an allocation."""
+    top = tmp_path / "alloc"
+    for part in ("logs", "data", "tmp"):
+        (top / part).mkdir(parents=True)
+    return top
+
+
+@pytest.fixture
+def start(allocation: Path, bundle: Path) -> Iterator["Start"]:
+    started = Start(allocation, bundle)
+    yield started
+    started.kill()
+
+
+class Start:
+    """Model servers with these flags, one after the other, whose output goes to the allocation's log files."""
+
+    def __init__(self, allocation: Path, bundle: Path) -> None:
+        self.target = f"unix://{allocation}/tmp/tfs.sock"
+        self._logs = allocation / "logs"
+        self._flags = [f"--grpc_socket_path={allocation}/tmp/tfs.sock", "--port=0", "--model_name=half_plus_two"]
+        self._flags.append(f"--model_base_path={bundle / 'models' / 'half_plus_two'}")
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def __call__(self, *flags: str) -> None:
+        with (self._logs / "tfs.stdout.0").open("ab") as out, (self._logs / "tfs.stderr.0").open("ab") as err:
+            command = [sys.executable, "-m", "deploy.local.model_server", *self._flags, *flags]
+            self._process = subprocess.Popen(command, stdout=out, stderr=err)
+
+    def kill(self) -> None:
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+
+
+def of_tfs(words: str) -> Callable[[Record], bool]:
+    """A record of the task `tfs` that holds these words."""
+    return lambda record: record["attributes"].get("tandem.task") == "tfs" and words in record["body"]
+
+
+def test_tensorflow_servings_start_is_in_the_adapters_log(start: Start, allocation: Path, bundle: Path) -> None:
+    start()
+    with Adapter(tfs_grpc=start.target, tfs_logs=allocation / "logs", bundle=bundle) as adapter:
+        loading = adapter.wait_for(of_tfs("Loading servable version {name: half_plus_two version: 1}"))
+        running = adapter.wait_for(of_tfs("Running gRPC ModelServer at"))
+        adapter.ready()
+        page = adapter.request("GET", "/metrics").body.decode()
+    assert loading["severity_text"] == "INFO"
+    assert loading["attributes"]["code.file.path"] == "loader_harness.cc"
+    assert loading["attributes"]["thread.id"] > 0
+    assert running["attributes"]["code.file.path"] == "tensorflow_serving/model_servers/server.cc"
+    assert running["attributes"]["log.iostream"] == "stderr"
+    own = adapter.wait_for(event("tandem.start"))
+    assert running["resource"] == own["resource"]
+    assert abs(_second(running) - _second(own)) < 60
+    (lines,) = [line for line in page.splitlines() if line.startswith("tandem_tfs_log_lines_total")]
+    assert float(lines.split()[-1]) >= 10
+
+
+def test_a_model_that_cannot_be_loaded_is_named_in_health_until_it_can(
+    start: Start, allocation: Path, bundle: Path
+) -> None:
+    model = bundle / "models" / "half_plus_two" / "1"
+    good = model.readlink()
+    model.unlink()
+    model.mkdir()
+    (model / "saved_model.pb").write_bytes(b"not a proto")
+    start("--load_retry_interval_micros=100000", "--max_num_load_retries=2")
+    with Adapter(tfs_grpc=start.target, tfs_logs=allocation / "logs", bundle=bundle) as adapter:
+        said = adapter.wait_for(of_tfs("Failed to start server. Error: "))
+        assert said["severity_text"] == "ERROR"
+        reason = _reason_of_tfs(adapter)
+        assert reason.startswith("TensorFlow Serving cannot be reached")
+        assert "{name: half_plus_two version: 1}" in reason
+        assert "Failed to start server. Error: " in reason
+        start.kill()
+        (model / "saved_model.pb").unlink()
+        model.rmdir()
+        model.symlink_to(good)
+        start()
+        adapter.ready()
+        health = adapter.request("GET", "/health")
+        assert "its log says" not in health.body.decode().partition('"history"')[0]
+
+
+def test_a_killed_adapter_goes_on_where_it_stopped(allocation: Path) -> None:
+    log = RotatedLog(allocation / "logs" / "tfs.stderr", max_files=40, max_size=20_000)
+    said: list[Record] = []
+    written = 0
+    for _ in range(4):
+        with Adapter(tfs_grpc=f"unix://{allocation}/tmp/none.sock", tfs_logs=allocation / "logs") as adapter:
+            for written in range(written, written + 1500):  # noqa: B020 - it goes on counting
+                log.write(f"2026-11-22 13:57:24.343859: I a.cc:1] number {written:06}\n".encode())
+            written += 1
+            adapter.wait_for(of_tfs(f"number {written - 1:06}"))
+            adapter.request("GET", "/health/live")  # its event loop has gone on: the place is noted
+            os.kill(adapter.pid, signal.SIGKILL)
+            adapter.wait()
+            said += adapter.records
+    log.close()
+    assert len(list((allocation / "logs").iterdir())) > 12
+    assert [int(record["body"].split()[1]) for record in said if of_tfs("number ")(record)] == list(range(written))
+
+
+def test_the_last_lines_before_the_end_are_said(allocation: Path, start: Start, bundle: Path) -> None:
+    start()
+    with Adapter(tfs_grpc=start.target, tfs_logs=allocation / "logs", bundle=bundle) as adapter:
+        adapter.ready()
+        with (allocation / "logs" / "tfs.stderr.0").open("ab") as log:
+            log.write(b"2026-11-22 13:57:24.343859: I a.cc:1] the last word\n")
+        assert adapter.stop() == 0
+        adapter.wait_for(of_tfs("the last word"))
+        adapter.wait_for(state("stopped"))
+
+
+def _reason_of_tfs(adapter: Adapter) -> str:
+    """The reason once a check has seen what the log said: the watcher looks five times a second."""
+    for _ in range(1000):
+        reason: str = adapter.request("GET", "/health").json["checks"]["tfs"]["reason"]
+        if "Failed to start" in reason:
+            break
+    return reason
+
+
+def _second(record: Record) -> float:
+    return datetime.fromisoformat(record["timestamp"][:26] + "+00:00").timestamp()

@@ -129,7 +129,7 @@ def numbers(data: Array, nonfinite: NonFinite, key: str = "") -> bytes:
     value = data if data.ndim else data[()]
     text = orjson.dumps({key: value} if key else value, None, orjson.OPT_SERIALIZE_NUMPY)
     # orjson writes `null` for what JSON has no number for, and no other n: a search for one byte is 50 times as fast.
-    return _with_tokens(text, data, nonfinite) if text.find(b"n", len(key)) >= 0 else text
+    return _with_tokens(text, data, nonfinite) if text.find(b"n", len(key) + 2) >= 0 else text
 
 
 def _pieces(data: Array, nonfinite: NonFinite) -> Iterator[bytes]:

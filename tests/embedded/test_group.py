@@ -127,6 +127,13 @@ def test_it_says_where_it_is_and_a_request_that_works(run: Run) -> None:
     assert json.loads(done.stdout) == {"predictions": [2.5]}
 
 
+def test_each_line_of_tfs_is_shown_once_as_the_adapter_tells_it(run: Run) -> None:
+    run.wait_for(r"tfs .*INFO +Running gRPC ModelServer at")
+    run.interrupt()
+    assert len([line for line in run.lines if "Successfully loaded servable version" in line]) == 1
+    assert "server.cc" not in "\n".join(run.lines)
+
+
 def test_the_allocation_looks_as_nomad_lays_it_out(run: Run) -> None:
     for path in ("alloc/data", "alloc/logs", "alloc/tmp", "alloc/bundle/bundle.toml"):
         assert (run.allocation / path).exists(), path

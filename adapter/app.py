@@ -82,6 +82,9 @@ async def serve(settings: Settings, bundle: manifest.Manifest | None, stream: Lo
     if settings.tfs_logs:
         background.append(asyncio.create_task(Tailer(Path(settings.tfs_logs), stream, watcher.note_failure).run()))
 
+    for task in background:
+        task.add_done_callback(partial(_failed, drain))
+
     await drain.begun.wait()
     watcher.tell(group.drain(drain.reason, time.time()))
     all_answered = await drain.finish(site, server, settings.shutdown_delay)
@@ -95,6 +98,13 @@ async def serve(settings: Settings, bundle: manifest.Manifest | None, stream: Lo
         await scraper.close()
     stream.stop()
     return 0 if all_answered else 1
+
+
+def _failed(drain: Drain, task: "asyncio.Task[None]") -> None:
+    """A background task that ends by itself has failed: better started anew than blind."""
+    if not task.cancelled() and (error := task.exception()) is not None:
+        log.critical("A background task failed", exc_info=error)
+        drain.begin(f"internal failure: {type(error).__name__}")
 
 
 def contract(

@@ -10,6 +10,7 @@ Nothing here raises, whatever the page holds.
 import re
 from collections.abc import Generator
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Literal
 
 Number = int | float
@@ -32,7 +33,7 @@ _LINE = re.compile(
     re.VERBOSE | re.DOTALL,
 )
 _PAIR = re.compile(r'[ \t]*+([a-zA-Z_][a-zA-Z0-9_]*+)="((?:[^"\\]++|\\.)*+)"[ \t]*+(?:,|\Z)', re.DOTALL)
-_LAST_LE = re.compile(r'([^"\\,{}]++)"')
+_LAST_LE = re.compile(r'[^"\\,{}]++"')
 _ESCAPE = re.compile(r'\\([\\"n])')
 
 
@@ -78,10 +79,10 @@ def parse(text: str) -> Generator[None, None, Page]:
             yield  # at once: a line like this may have cost as much as the whole page
             continue
         position = line.end()
-        if line["typed"]:
-            kind = _KINDS.get(line["kind"], "unknown")
-            page.families.setdefault(line["typed"], Family(line["typed"], kind))
-        elif line["name"] and not reader.sample(line["name"], line["labels"] or "", line["value"]):
+        typed, kind, name, labels, value, _ = line.groups()
+        if typed:
+            page.families.setdefault(typed, Family(typed, _KINDS.get(kind, "unknown")))
+        elif name and not reader.sample(name, labels or "", value):
             page.skipped += 1
         if not lines % _LINES_AT_A_TIME:
             yield
@@ -89,62 +90,77 @@ def parse(text: str) -> Generator[None, None, Page]:
 
 
 class _Reader:
-    """Puts each sample where it belongs; every method is False where it belongs nowhere."""
+    """Puts each sample where it belongs; every method is False where it belongs nowhere.
+
+    What is found out is kept for the page: a histogram's cell is thirty-six samples of the same names and labels.
+    """
 
     def __init__(self, families: dict[str, Family]) -> None:
         self._families = families
-        self._labels: dict[str, Labels | None] = {"": ()}  # thirty-three buckets have the same ones
+        self._owners: dict[str, tuple[Family, str]] = {}
+        self._labels: dict[str, Labels | None] = {"": ()}
+        self._cells: dict[tuple[str, str], Distribution | None] = {}
 
     def sample(self, name: str, pairs: str, text: str) -> bool:
         value = _number(text)
         if value is None:
             return False
-        for part in _PARTS:
-            if name.endswith(part):
-                family = self._families.get(name.removesuffix(part))
-                if family is not None and family.kind == "histogram":
-                    return self._part_of_histogram(family, part, pairs, value)
-        return self._scalar(name, pairs, value)
-
-    def _scalar(self, name: str, pairs: str, value: Number) -> bool:
+        owner = self._owners.get(name)
+        if owner is None:
+            owner = self._owners[name] = self._owner(name)
+        family, part = owner
+        if part:
+            return self._part_of_histogram(family, part, pairs, value)
         labels = self._read(pairs)
-        family = self._families.get(name)
-        if labels is None or (family is not None and family.kind == "histogram"):
+        if labels is None or family.kind == "histogram":
             return False
-        if family is None:
-            family = self._families[name] = Family(name, "unknown")
         family.values[labels] = value
         return True
 
+    def _owner(self, name: str) -> tuple[Family, str]:
+        """The family that samples of this name belong to, and which part of a histogram they are, if any."""
+        for part in _PARTS:
+            family = self._families.get(name.removesuffix(part)) if name.endswith(part) else None
+            if family is not None and family.kind == "histogram":
+                return family, part
+        return self._families.setdefault(name, Family(name, "unknown")), ""
+
     def _part_of_histogram(self, family: Family, part: str, pairs: str, value: Number) -> bool:
-        limit = None
+        limit = ""
         if part == "_bucket":  # its `le` comes last
             pairs, _, last = pairs.rpartition('le="')
-            limit = _LAST_LE.fullmatch(last)
-            if limit is None or (pairs and not pairs.endswith(",")):
+            limit = last[:-1]
+            if not _is_last_le(last) or (pairs and pairs[-1] != ","):
                 return False
             pairs = pairs[:-1]
-        labels = self._read(pairs)
-        if labels is None:
-            return False
-        cell = family.distributions.get(labels)
+        key = family.name, pairs
+        cell = self._cells[key] if key in self._cells else self._cells.setdefault(key, self._cell(family, pairs))
         if cell is None:
-            cell = family.distributions[labels] = Distribution()
+            return False
         if part == "_sum":
             cell.sum = value
         elif not isinstance(value, int):
             return False
-        elif limit is not None:
-            cell.buckets[limit[1]] = value
+        elif limit:
+            cell.buckets[limit] = value
         else:
             cell.count = value
         return True
+
+    def _cell(self, family: Family, pairs: str) -> Distribution | None:
+        labels = self._read(pairs)
+        return None if labels is None else family.distributions.setdefault(labels, Distribution())
 
     def _read(self, pairs: str) -> Labels | None:
         if pairs in self._labels:
             return self._labels[pairs]
         labels = self._labels[pairs] = _labels(pairs)
         return labels
+
+
+@lru_cache(maxsize=1024)
+def _is_last_le(text: str) -> bool:
+    return _LAST_LE.fullmatch(text) is not None
 
 
 def _number(text: str) -> Number | None:

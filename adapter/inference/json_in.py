@@ -61,7 +61,7 @@ class PredictBody:
         ):
             ((name, spec),) = inputs.items()
             array = numbers_at_once(self.body[self.start : self.end], spec.dtype)
-            if array is not None and _may_be(array, self.row):
+            if array is not None and (not self.row or _has_rows(array)):
                 return {name: Tensor(spec.dtype, array)}
         steps = self.tensors_in_steps(signature)
         while True:
@@ -80,6 +80,9 @@ class PredictBody:
             if found is not None:
                 return found
             self.tree = json_scan.load(self.body)
+            if json_tree.signature_name(self.tree) != self.signature_name:
+                # What looked like the body's last member comes after its end; by now the signature has been looked up.
+                raise BadInput("JSON Parse error: there is a 'signature_name' after the end of the object")
         return json_tree.tensors(self.tree, inputs)
 
     def _from_text(self, inputs: Mapping[str, TensorSpec]) -> Generator[None, None, dict[str, Tensor] | None]:
@@ -111,7 +114,7 @@ class PredictBody:
                     yield
         if objects[0][0].name is None:
             array = arrays[only][0]
-            return {only: Tensor(inputs[only].dtype, array)} if _may_be(array, self.row) else None
+            return {only: Tensor(inputs[only].dtype, array)} if not self.row or _has_rows(array) else None
         if any(len(column) != len(objects) for column in arrays.values()):
             return None
         return {name: Tensor(inputs[name].dtype, self._together(column)) for name, column in arrays.items()}
@@ -128,9 +131,8 @@ class PredictBody:
         return path_from(f"instances[{position}].{key}" if self.row else f"inputs.{key}")
 
 
-def _may_be(array: Array, row: bool) -> bool:
-    """Rows stand in a list, and there is at least one."""
-    return not row or array.shape[:1] > (0,)
+def _has_rows(array: Array) -> bool:
+    return array.ndim > 0 and len(array) > 0
 
 
 def parse(body: bytes) -> PredictBody:
@@ -150,17 +152,17 @@ def _usual(body: bytes) -> PredictBody | None:
     head = _HEAD.match(body)
     if head is None:
         return None
-    name = head[1]
-    end = body.rfind(b"}")
+    name, key = head.groups()
+    start, end = head.end(), body.rfind(b"}")
     if name is None and body[end - 1] in b'" \t\r\n':
-        start = max(head.end(), end - _LONGEST_TAIL)
-        tail = _TAIL.search(body[start:end])
+        window = max(start, end - _LONGEST_TAIL)
+        tail = _TAIL.search(body[window:end])
         if tail is not None:
-            name, end = tail[1], start + tail.start()
+            name, end = tail[1], window + tail.start()
+    if start >= end:
+        return None
     try:
         signature_name = name.decode() if name else ""
     except UnicodeDecodeError:
         return None
-    if head.end() >= end:
-        return None
-    return PredictBody(signature_name, head[2] == b"instances", body, head.end(), end)
+    return PredictBody(signature_name, key == b"instances", body, start, end)

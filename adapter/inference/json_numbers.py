@@ -59,6 +59,8 @@ _CODES: Mapping[int, Code] = {
     UINT64.number: "u",
 }
 
+_IEEE = frozenset(dtype.number for dtype in (FLOAT, DOUBLE, HALF))
+
 _PARSER: Any = simdjson.Parser()
 
 
@@ -114,7 +116,7 @@ def numbers_at_once(text: bytes, dtype: DType) -> Array | None:
     shape = shape_of(skeleton)
     if shape is None:
         return None
-    if len(text) <= _SHORT and dtype.numpy.kind == "f":
+    if len(text) <= _SHORT and dtype.number in _IEEE:
         try:
             return listed(orjson.loads(text), dtype)
         except orjson.JSONDecodeError:

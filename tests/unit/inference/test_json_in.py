@@ -129,6 +129,11 @@ def test_the_signature_name_stands_anywhere_and_the_first_counts(body: str, name
     assert parsed.signature_name == name
 
 
+def test_a_signature_name_after_the_end_of_the_object_is_not_taken_for_the_signature() -> None:
+    for body in ('{"instances": [1]}, "signature_name": "s"}', '{"inputs": {"x": 1}}, "signature_name": "s"}'):
+        assert "after the end" in refusal(body)
+
+
 def test_several_inputs_of_different_types_stand_in_rows_or_in_columns() -> None:
     wanted = signature(name=STRING, count=INT64, vec=FLOAT)
     rows = '{"instances": [{"name": "Ann", "count": 3, "vec": [1, 2]}, {"vec": [3, 4], "name": "Bob", "count": 4}]}'

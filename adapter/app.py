@@ -108,7 +108,7 @@ def _failed(drain: Drain, task: "asyncio.Task[None]") -> None:
 
 
 def contract(
-    bundle: manifest.Manifest | None, group: Group, bodies: Bodies, drain: Drain, scraper: Scraper | None
+    bundle: manifest.Manifest | None, group: Group, bodies: Bodies, drain: Drain, scraper: Scraper | None = None
 ) -> Routes:
     """The resources of the contract that have exact paths."""
     health = Health(group)

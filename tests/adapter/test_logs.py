@@ -87,7 +87,7 @@ def test_a_model_that_cannot_be_loaded_is_named_in_health_until_it_can(
     with Adapter(tfs_grpc=start.target, tfs_logs=allocation / "logs", bundle=bundle) as adapter:
         said = adapter.wait_for(of_tfs("Failed to start server. Error: "))
         assert said["severity_text"] == "ERROR"
-        reason = _reason_of_tfs(adapter)
+        reason = _reason(adapter, "tfs", "Failed to start")
         assert reason.startswith("TensorFlow Serving cannot be reached")
         assert "{name: half_plus_two version: 1}" in reason
         assert "Failed to start server. Error: " in reason
@@ -99,6 +99,23 @@ def test_a_model_that_cannot_be_loaded_is_named_in_health_until_it_can(
         adapter.ready()
         health = adapter.request("GET", "/health")
         assert "its log says" not in health.body.decode().partition('"history"')[0]
+
+
+def test_a_new_version_that_cannot_be_loaded_is_named_in_its_models_check(
+    start: Start, allocation: Path, bundle: Path
+) -> None:
+    start("--load_retry_interval_micros=50000", "--max_num_load_retries=1000", "--file_system_poll_wait_seconds=1")
+    broken = bundle / "models" / "half_plus_two" / "2"
+    with Adapter(tfs_grpc=start.target, tfs_logs=allocation / "logs", bundle=bundle) as adapter:
+        adapter.ready()
+    broken.mkdir()
+    (broken / "saved_model.pb").write_bytes(b"not a proto")
+    (bundle / "bundle.toml").write_text((bundle / "bundle.toml").read_text().replace("version = 1\n", "version = 2\n"))
+    with Adapter(tfs_grpc=start.target, tfs_logs=allocation / "logs", bundle=bundle) as adapter:
+        adapter.wait_for(of_tfs("Loading servable: {name: half_plus_two version: 2} failed: "))
+        reason = _reason(adapter, "model:half_plus_two", "its log says")
+        assert reason.startswith("expected version 2 AVAILABLE, found version 1 AVAILABLE")
+        assert "its log says: Loading servable: {name: half_plus_two version: 2} failed: " in reason
 
 
 def test_a_killed_adapter_goes_on_where_it_stopped(allocation: Path) -> None:
@@ -131,11 +148,11 @@ def test_the_last_lines_before_the_end_are_said(allocation: Path, start: Start, 
         adapter.wait_for(state("stopped"))
 
 
-def _reason_of_tfs(adapter: Adapter) -> str:
-    """The reason once a check has seen what the log said: the watcher looks five times a second."""
-    for _ in range(1000):
-        reason: str = adapter.request("GET", "/health").json["checks"]["tfs"]["reason"]
-        if "Failed to start" in reason:
+def _reason(adapter: Adapter, check: str, words: str) -> str:
+    """The check's reason once it holds these words: the watcher looks five times a second."""
+    for _ in range(2000):
+        reason: str = adapter.request("GET", "/health").json["checks"].get(check, {"reason": ""})["reason"]
+        if words in reason:
             break
     return reason
 

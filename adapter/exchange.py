@@ -8,8 +8,9 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
-from aiohttp import web
+from aiohttp import StreamReader, web
 
+from adapter.answer import Answer
 from adapter.errors import Refused
 from adapter.settings import Settings
 from adapter.telemetry.metrics import BODY_BYTES
@@ -90,13 +91,22 @@ class Bodies:
             return b""
         try:
             if request.content.is_eof():
-                return await request.read()
+                return self._received(request.content)
             if request.headers.get("Expect", "").lower() == "100-continue":  # RFC 9110 §10.1.1
                 await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
                 request.writer.output_size = 0
             return await self._receive(exchange)
         except web.HTTPRequestEntityTooLarge:
             raise Refused(413, f"Body too large: at most {self._one} bytes are accepted") from None
+
+    def _received(self, content: StreamReader) -> bytes:
+        """A body that is here in full, as small ones are, without the way through `BaseRequest.read`."""
+        body = content.read_nowait()
+        while not content.at_eof():
+            body += content.read_nowait()
+        if len(body) > self._one:
+            raise Refused(413, f"Body too large: at most {self._one} bytes are accepted")
+        return body
 
     async def _receive(self, exchange: Exchange) -> bytes:
         chunks = bytearray()
@@ -121,4 +131,4 @@ class Bodies:
 
 def response(status: int, body: bytes, headers: Mapping[str, str]) -> web.Response:
     """An answer of `body`; `headers` includes its Content-Type."""
-    return web.Response(status=status, body=body, headers=headers)
+    return Answer(status, body, headers)

@@ -84,6 +84,22 @@ async def test_those_that_arrive_during_a_call_leave_together_when_it_returns() 
     assert model.calls == [1, 6]
 
 
+async def test_those_who_are_read_together_with_the_answer_still_ride_along() -> None:
+    """A request takes some turns of the loop from its socket to its lane; the next call is not gone by then."""
+    model = Model()
+    coalescer = Coalescer(model)
+
+    async def comes_late(turns: int) -> list[float]:
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        return answer(await coalescer.predict(ENDPOINT, rows(4), soon()))
+
+    first = await first_call_in_flight(coalescer, model)
+    model.gate.set()
+    await asyncio.gather(first, *(comes_late(turns) for turns in range(coalesce.TURNS)))
+    assert model.calls == [1, coalesce.TURNS]
+
+
 async def test_requests_of_other_keys_or_inner_shapes_never_share_a_call() -> None:
     model = Model()
     coalescer = Coalescer(model)
@@ -219,6 +235,8 @@ def test_under_random_arrival_failures_and_cancellations_every_answer_is_its_own
                 assert got.code is StatusCode.INVALID_ARGUMENT
             else:
                 assert isinstance(got, asyncio.CancelledError | Prediction)
+        for _ in range(coalesce.TURNS):
+            await asyncio.sleep(0)
         assert not coalescer._lanes, "a lane that nobody uses is left behind"
 
     asyncio.run(play())

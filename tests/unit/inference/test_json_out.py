@@ -106,6 +106,8 @@ def test_outputs_named_bytes_are_base64_and_others_stay_valid_json_whatever_they
 def test_numbers_that_json_does_not_have_are_written_as_asked() -> None:
     y = tensor(FLOAT, [[math.nan, 1], [math.inf, -math.inf]])
     name = tensor(STRING, [b"null", b"n"])
+    assert json_out.numbers(np.array(np.nan), "tfs") == b"NaN"
+    assert json_out.numbers(np.array([np.nan]), "tfs") == b"[NaN]"
     expected = {
         "tfs": b"[NaN,1.0],[Infinity,-Infinity]",
         "null": b"[null,1.0],[null,null]",

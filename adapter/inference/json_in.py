@@ -159,10 +159,16 @@ def _usual(body: bytes) -> PredictBody | None:
         tail = _TAIL.search(body[window:end])
         if tail is not None:
             name, end = tail[1], window + tail.start()
-    if start >= end:
+    if start >= end or _may_name_a_signature(body, start, end):
         return None
     try:
         signature_name = name.decode() if name else ""
     except UnicodeDecodeError:
         return None
     return PredictBody(signature_name, key == b"instances", body, start, end)
+
+
+def _may_name_a_signature(body: bytes, start: int, end: int) -> bool:
+    """Whether the key stands between two offsets, where a usual body has no keys but those of its inputs."""
+    quote = body.find(b'"', start, end)
+    return quote >= 0 and (body.find(b"\\", quote, end) >= 0 or body.find(b"signature_name", quote, end) >= 0)

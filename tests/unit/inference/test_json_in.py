@@ -121,6 +121,9 @@ def test_the_format_of_the_answer_follows_the_key_of_the_request() -> None:
         ('{"signature_name": "\\u00e4", "instances": [1]}', "ä"),
         ('{"signature_name": "ä", "instances": [1]}', "ä"),
         ('{"signature_name": "s", "instances": [1], "signature_name": "t"}', "s"),
+        ('{"instances": [1], "signature_name": "s", "more": [1]}', "s"),
+        ('{"instances": [{"x": 1}], "signature\\u005fname": "s", "more": [1]}', "s"),
+        ('{"inputs": {"x": 1}, "more": {"signature_name": "t"}, "signature_name": "s"}', "s"),
         ('{"signature\\u005fname": "s", "instances": [1], "signature_name": "t"}', "s"),
     ],
 )
@@ -162,6 +165,8 @@ def test_several_inputs_of_different_types_stand_in_rows_or_in_columns() -> None
         ('{"instances": [1e39, -1e39, 1e-50]}', [math.inf, -math.inf, 0]),
         ('{"instances": [1000000000000000000000000000000]}', [1e30]),
         ('{"instances": [-0]}', [0]),
+        ('{"instances": [NaN, 1.1754943508222875e301, 2]}', [None, math.inf, 2]),  # what stands in for NaN meanwhile
+        ('{"instances": [-1000000000000000000000]}', [-1e21]),
     ],
 )
 @pytest.mark.usefixtures("pieces")
@@ -366,6 +371,25 @@ def test_a_body_of_too_many_values_that_are_not_all_numbers_is_refused_unparsed(
     assert values(json.dumps({"instances": ["a"] * 90}), STRING) == ["a"] * 90
     for body in ({"instances": ["a"] * 1000}, {"inputs": {"x": [{}] * 1000}}, {"instances": [[True]] * 1000}):
         assert re.search("More than 100 values are taken only if", refusal(json.dumps(body)))
+
+
+def test_without_a_careful_reader_large_texts_are_read_or_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(json_numbers, "PIECE", 8)
+
+    def read(text: bytes, dtype: DType) -> list[Any] | None:
+        steps = json_numbers.numbers(text, 0, len(text), dtype)
+        while True:
+            try:
+                next(steps)
+            except StopIteration as stop:
+                return None if stop.value is None else stop.value.tolist()
+
+    assert read(b"[[1, 2], [3, 4], [5, 6]]", FLOAT) == [[1, 2], [3, 4], [5, 6]]
+    for text in (b"[1, 2, 3, [4, 5, 6]]", b"[1, 2, 3, 4, 5, NaN]", b"[1, 2, 3, 4, 5, ,6]", b'["a", "b", "c", "d"]'):
+        assert read(text, FLOAT) is None
+    for dtype in (STRING, BOOL):
+        assert read(b"[1, 2, 3, 4, 5, 6]", dtype) is None
+    assert read(b"[1, 2, 3, 3000000000]", INT32) is None
 
 
 # --- any shape, any type, any layout of the text --------------------------------------------------------------------
@@ -613,6 +637,8 @@ def assert_reads_as_the_slow_reading_does(body: bytes, dtype: DType) -> None:
     if expected is None or found is None:
         assert expected is found, body
         return
+    tree, _ = json.JSONDecoder(object_pairs_hook=first_wins).raw_decode(body.decode("utf-8-sig").lstrip(" \t\r\n"))
+    assert json_in.parse(body).signature_name == tree.get("signature_name", "")
     assert found.shape == expected.shape
     assert found.dtype == expected.dtype
     if dtype.numpy.kind == "f":

@@ -163,6 +163,12 @@ def test_packed_and_unpacked_runs_of_one_field_are_one_list(runs: list[list[floa
         assert only(encoded).data.tobytes() == b"".join(array.tobytes() for array in arrays)
 
 
+def test_an_empty_run_at_the_very_end_of_an_answer_is_no_value() -> None:
+    encoded = one_output(b"\x08\x01\x12\x02\x12\x00\x2a\x00")
+    for _ in range(2):
+        assert only(encoded).data.shape == (0,)
+
+
 def test_unpacked_varints_are_read() -> None:
     assert only(one_output(b"\x08\x09\x12\x04\x12\x02\x08\x03\x50\x01\x50\x7f\x52\x01\x05")).data.tolist() == [
         1,
@@ -244,6 +250,14 @@ def test_answers_of_one_length_but_other_frames_are_told_apart() -> None:
             assert (
                 outputs[name].data.tolist() == serving_pb2.PredictResponse.FromString(encoded).outputs[name].float_val
             )
+
+
+def test_frames_of_many_lengths_are_kept_within_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wire, "_MOST_FRAMES", 4)
+    for size in [*range(1, 12), *range(1, 12)]:
+        tensor = Tensor(FLOAT, np.arange(size, dtype="<f4"))
+        assert same(only(answer({"y": typed_proto(tensor)})), tensor)
+        assert len(wire._FRAMES) <= 4
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Hashable, Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 from grpc import StatusCode
@@ -35,8 +36,7 @@ TURNS = 3
 Tensors = Mapping[str, Tensor]
 
 
-@dataclass(frozen=True, slots=True)
-class Prediction:
+class Prediction(NamedTuple):
     """Outputs by name, and the model version that gave all of them."""
 
     outputs: Tensors

@@ -8,6 +8,7 @@ import asyncio
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from adapter.errors import Refused
 from adapter.inference.calls import METADATA, Calls
@@ -19,8 +20,7 @@ _CAPACITY = 256
 _DOUBT_SECONDS = 1.0
 
 
-@dataclass(frozen=True, slots=True)
-class Servable:
+class Servable(NamedTuple):
     """A model, and which version of it: a number, a label, or (neither) the newest."""
 
     model: str

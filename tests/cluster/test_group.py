@@ -1,12 +1,14 @@
 """The production job on a real Nomad, Consul and Docker: two tasks that behave as one service."""
 
 import asyncio
+import json
 import os
 import signal
 import time
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import pytest
@@ -36,6 +38,29 @@ async def test_a_healthy_group_answers_where_consul_says(
     assert cluster.consul.dig("found.service.consul", "SRV")[0].split()[2] == address.split(":")[1]
     async with session() as client:
         assert (await ask(client, address)).correct
+
+
+async def test_one_log_and_one_metrics_page_tell_of_both_tasks(cluster: Cluster, deploy: Deploy) -> None:
+    service = deploy("one-story")
+    (address,) = cluster.consul.passing(service.name, 1, seconds=10)
+    (allocation,) = cluster.nomad.running(service.name)
+
+    async with asyncio.timeout(30):
+        told: list[dict[str, Any]] = []
+        while not any(record["body"].startswith("Successfully loaded servable version") for record in told):
+            text = await asyncio.to_thread(cluster.nomad.logs, allocation["ID"], "adapter", "stdout")
+            told = [json.loads(line) for line in text.splitlines()]
+    assert {record["attributes"]["tandem.task"] for record in told} == {"tfs", "adapter"}
+    assert {record["resource"]["nomad.alloc.id"] for record in told} == {allocation["ID"]}
+    assert [record["attributes"]["to"] for record in told if "to" in record["attributes"]][-1] == "ready"
+
+    async with session() as client:
+        assert (await ask(client, address)).correct
+        async with client.get(f"http://{address}/metrics") as answer:
+            page = await answer.text()
+    assert "\ntandem_tfs_scrape_up 1.0\n" in page
+    assert 'tensorflow_serving_request_count_total{model_name="half_plus_two",status="OK"} 1' in page
+    assert 'http_server_request_duration_seconds_count{http_request_method="POST"' in page
 
 
 async def test_in_host_mode_the_only_port_is_the_adapters(cluster: Cluster, deploy: Deploy) -> None:

@@ -154,12 +154,14 @@ def _usual(body: bytes) -> PredictBody | None:
         return None
     name, key = head.groups()
     start, end = head.end(), body.rfind(b"}")
+    if end < start:
+        return None
     if name is None and body[end - 1] in b'" \t\r\n':
         window = max(start, end - _LONGEST_TAIL)
         tail = _TAIL.search(body[window:end])
         if tail is not None:
             name, end = tail[1], window + tail.start()
-    if start >= end or _may_name_a_signature(body, start, end):
+    if start == end or _may_name_a_signature(body, start, end):
         return None
     try:
         signature_name = name.decode() if name else ""

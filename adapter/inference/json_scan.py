@@ -89,24 +89,32 @@ def _each_key_stands_once(tree: Any, body: bytes) -> bool:
 
 def _scan(body: bytes, whole: bool) -> Any:
     try:
-        text = body.decode("utf-8-sig")
+        text = body.decode("utf-8-sig", "surrogateescape")
         if "Inf" in text or "-NaN" in text:
             text = _WORDS.sub(_standard_word, text)
         start = _SPACE.match(text).end()  # type: ignore[union-attr]  # it matches everything
         tree, end = _DECODER.raw_decode(text, start)
         if whole and text[end:].strip(" \t\r\n"):
             raise BadInput("JSON Parse error: there is more after the end of a value")
-        if _SURROGATE.search(text):
-            json.dumps(tree, ensure_ascii=False).encode()
+        text = text[start:end]
+        if not _is_unicode(text):
+            raise BadInput("JSON Parse error: the body is not UTF-8")
+        if _SURROGATE.search(text) and not _is_unicode(json.dumps(tree, ensure_ascii=False)):
+            raise BadInput("JSON Parse error: The surrogate pair in string is invalid.")
     except json.JSONDecodeError as error:
         raise BadInput(f"JSON Parse error: {error.msg} at offset: {error.pos}") from None
-    except UnicodeDecodeError as error:
-        raise BadInput(f"JSON Parse error: the body is not UTF-8 at offset: {error.start}") from None
-    except UnicodeEncodeError:
-        raise BadInput("JSON Parse error: The surrogate pair in string is invalid.") from None
     except (RecursionError, MemoryError):
         raise BadInput(_TOO_DEEP) from None
     return tree
+
+
+def _is_unicode(text: str) -> bool:
+    """False where half a surrogate pair stands alone, be it escaped in JSON or what Python makes of invalid UTF-8."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _standard_word(match: re.Match[str]) -> str:

@@ -81,7 +81,7 @@ class PredictBody:
                 return found
             self.tree = json_scan.load(self.body)
             if json_tree.signature_name(self.tree) != self.signature_name:
-                # What looked like the body's last member comes after its end; by now the signature has been looked up.
+                # What looked like the body's last member came after its end, and the signature has been looked up.
                 raise BadInput("JSON Parse error: there is a 'signature_name' after the end of the object")
         return json_tree.tensors(self.tree, inputs)
 
@@ -161,6 +161,8 @@ def _usual(body: bytes) -> PredictBody | None:
         tail = _TAIL.search(body[window:end])
         if tail is not None:
             name, end = tail[1], window + tail.start()
+            if body.find(b"}", start, end) >= 0 and body.count(b"{", start, end) != body.count(b"}", start, end):
+                return None  # the object ends before what looks like its last member
     if start == end or _may_name_a_signature(body, start, end):
         return None
     try:

@@ -119,7 +119,7 @@ def numbers_at_once(text: bytes, dtype: DType) -> Array | None:
     if len(text) <= _SHORT and dtype.number in _IEEE:
         try:
             return listed(orjson.loads(text), dtype)
-        except orjson.JSONDecodeError:
+        except ValueError:  # no JSON, or empty lists beside lists of one
             return None
     values = _parsed(text if skeleton else b"[%b]" % text, code)
     array = None if values is None else elements(values, dtype)

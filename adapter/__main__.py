@@ -7,11 +7,12 @@ import sys
 
 def main() -> int:
     """Run the adapter; returns its exit status."""
-    from adapter import settings
+    from adapter import memory, settings
     from adapter.app import load_bundle, serve
     from adapter.bundle.manifest import BundleError
     from adapter.telemetry import logs, metrics, resource
 
+    memory.configure()
     try:
         config = settings.load(os.environ)
         bundle = load_bundle(config)

@@ -12,6 +12,7 @@ from aiohttp import StreamReader, web
 
 from adapter.answer import Answer
 from adapter.errors import Refused
+from adapter.memory import Trim
 from adapter.settings import Settings
 from adapter.telemetry.metrics import BODY_BYTES
 
@@ -75,6 +76,7 @@ class Bodies:
         self._one = settings.max_body
         self._all = settings.max_body_total
         self._held = 0
+        self._trim = Trim()
         BODY_BYTES.set_function(lambda: self._held)
 
     async def read(self, exchange: Exchange) -> bytes:
@@ -121,6 +123,7 @@ class Bodies:
             raise Refused(408, f"Body not complete by the deadline: {len(chunks)} bytes came") from None
         finally:
             self._hold(-len(chunks))
+            self._trim.after(len(chunks))
         return bytes(chunks)
 
     def _hold(self, size: int) -> None:

@@ -1,0 +1,57 @@
+"""Memory that large requests took goes back to the platform."""
+
+import asyncio
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from adapter import memory
+
+SCRIPT = """
+from pathlib import Path
+from adapter import memory
+
+memory.configure()
+def resident():
+    return int(Path("/proc/self/statm").read_text().split()[1])
+pieces = [bytes(200_000) for _ in range(500)]  # 100 MB in pieces that glibc keeps on its heap
+keeper = bytes(200_000)  # at the heap's top, so that nothing below it goes back by itself
+full = resident()
+pieces.clear()
+kept = resident()
+memory.Trim()._trim()
+print(full - kept, kept - resident())
+"""
+
+
+@pytest.mark.skipif(os.confstr("CS_GNU_LIBC_VERSION") is None, reason="glibc alone keeps memory in this way")
+def test_memory_that_glibc_keeps_is_given_back():
+    found = subprocess.run(
+        [sys.executable, "-c", SCRIPT], capture_output=True, text=True, check=True, cwd=Path(__file__).parents[2]
+    )
+    by_itself, by_trim = map(int, found.stdout.split())
+    pages = 50_000_000 // os.sysconf("SC_PAGE_SIZE")
+    assert by_itself < pages < by_trim
+
+
+async def test_many_large_bodies_ask_for_one_trim(monkeypatch):
+    trims = []
+    monkeypatch.setattr(memory, "_DELAY_SECONDS", 0)
+    monkeypatch.setattr(memory.Trim, "_trim", lambda self: trims.append(self))
+    trim = memory.Trim()
+    for size in (memory._LARGE, memory._LARGE * 2, 10):
+        trim.after(size)
+    await asyncio.sleep(0.01)
+    assert trims == [trim]
+
+
+async def test_small_bodies_ask_for_none(monkeypatch):
+    trims = []
+    monkeypatch.setattr(memory, "_DELAY_SECONDS", 0)
+    monkeypatch.setattr(memory.Trim, "_trim", lambda self: trims.append(self))
+    memory.Trim().after(memory._LARGE - 1)
+    await asyncio.sleep(0.01)
+    assert trims == []

@@ -47,8 +47,10 @@ class Peer:
 
 
 def adapter(name: str, text: str, spoken: Format = V1, only: Sequence[str] = (), **settings: str) -> Peer:
-    """Ours, as a gateway, with these settings; logs and metrics are on."""
-    given = {f"ADAPTER_{key.upper()}": value for key, value in settings.items()}
+    """Ours, as a gateway, with these settings; logs and metrics are on. Its calls in flight are bounded, as a job bounds
+    them together with `--grpc_max_threads`; its peers' are not, so the bound is that of the highest concurrency here.
+    """
+    given = {"ADAPTER_TFS_MAX_CALLS": "64"} | {f"ADAPTER_{key.upper()}": value for key, value in settings.items()}
     return Peer(
         name,
         text,

@@ -10,7 +10,6 @@ import logging
 import os
 import signal
 import time
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -67,7 +66,6 @@ async def serve(settings: Settings, bundle: manifest.Manifest | None, stream: Lo
 
     server = web.Server(
         chain,
-        request_factory=_request_factory(settings.max_body),
         handler_cancellation=True,
         access_log=None,
         keepalive_timeout=75,
@@ -122,11 +120,6 @@ def contract(
         "/shutdown": {"POST": Shutdown(bodies, drain.begin)},
         **docs.routes(bundle),
     }
-
-
-def _request_factory(max_body: int) -> Callable[..., web.BaseRequest]:
-    """BaseRequest with our bound: the low-level server's own is fixed at 1 MiB."""
-    return partial(web.BaseRequest, loop=asyncio.get_running_loop(), client_max_size=max_body)
 
 
 def _coalesced(settings: Settings, bundle: manifest.Manifest | None) -> frozenset[str]:

@@ -79,8 +79,6 @@ class Chain:
             return self._failed(exchange, 400, str(error), {})
         except (aiohttp.http.HttpProcessingError, aiohttp.ClientPayloadError, web.RequestPayloadError) as error:
             return self._failed(exchange, 400, f"Body cannot be read: {error}", {"Connection": "close"})
-        except asyncio.CancelledError:
-            raise
         except Exception:
             log.exception("Unexpected failure", extra={"attributes": {"http.request.id": exchange.request_id}})
             return self._failed(exchange, 500, f"Internal error; the log names it by {exchange.request_id}", {})

@@ -91,23 +91,19 @@ class Bodies:
             raise Refused(413, f"Body of {request.content_length} bytes: at most {self._one} are accepted")
         if not request.can_read_body:
             return b""
-        try:
-            if request.content.is_eof():
-                return self._received(request.content)
-            if request.headers.get("Expect", "").lower() == "100-continue":  # RFC 9110 §10.1.1
-                await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-                request.writer.output_size = 0
-            return await self._receive(exchange)
-        except web.HTTPRequestEntityTooLarge:
-            raise Refused(413, f"Body too large: at most {self._one} bytes are accepted") from None
+        if request.content.is_eof():
+            return self._received(request.content)
+        if request.headers.get("Expect", "").lower() == "100-continue":  # RFC 9110 §10.1.1
+            await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            request.writer.output_size = 0
+        return await self._receive(exchange)
 
     def _received(self, content: StreamReader) -> bytes:
         """A body that is here in full, as small ones are, without the way through `BaseRequest.read`."""
         body = content.read_nowait()
         while not content.at_eof():
             body += content.read_nowait()
-        if len(body) > self._one:
-            raise Refused(413, f"Body too large: at most {self._one} bytes are accepted")
+        self._check(len(body))
         return body
 
     async def _receive(self, exchange: Exchange) -> bytes:
@@ -117,14 +113,17 @@ class Bodies:
                 async for chunk in exchange.request.content.iter_any():
                     self._hold(len(chunk))
                     chunks += chunk
-                    if len(chunks) > self._one:
-                        raise Refused(413, f"Body too large: at most {self._one} bytes are accepted")
+                    self._check(len(chunks))
         except TimeoutError:
             raise Refused(408, f"Body not complete by the deadline: {len(chunks)} bytes came") from None
         finally:
             self._hold(-len(chunks))
             self._trim.after(len(chunks))
         return bytes(chunks)
+
+    def _check(self, size: int) -> None:
+        if size > self._one:
+            raise Refused(413, f"Body too large: at most {self._one} bytes are accepted")
 
     def _hold(self, size: int) -> None:
         if size > 0 and self._held + size > self._all:

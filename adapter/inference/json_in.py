@@ -23,6 +23,7 @@ from adapter.inference.json_columns import values
 from adapter.inference.json_numbers import PIECE, numbers, numbers_at_once
 from adapter.inference.json_tree import Path, Piecewise, path_from
 from adapter.inference.tensor import Array, BadInput, Signature, Tensor, TensorSpec
+from adapter.inference.turns import at_once
 
 Steps = Generator[None, None, dict[str, Tensor]]
 
@@ -63,12 +64,7 @@ class PredictBody:
             array = numbers_at_once(self.body[self.start : self.end], spec.dtype)
             if array is not None and (not self.row or _has_rows(array)):
                 return {name: Tensor(spec.dtype, array)}
-        steps = self.tensors_in_steps(signature)
-        while True:
-            try:
-                next(steps)
-            except StopIteration as stop:
-                return stop.value  # type: ignore[no-any-return]
+        return at_once(self.tensors_in_steps(signature))
 
     def tensors_in_steps(self, signature: Signature) -> Steps:
         """The same for large bodies: yields every few milliseconds, so that others get their turn."""

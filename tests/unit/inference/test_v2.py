@@ -2,8 +2,8 @@
 
 import json
 import struct
-from collections.abc import Generator, Mapping
-from typing import Any, TypeVar
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import orjson
@@ -35,20 +35,11 @@ from adapter.inference.tensor import (
     Tensor,
     TensorSpec,
 )
+from adapter.inference.turns import at_once
 from adapter.inference.v2 import parse as parse_path
 from adapter.inference.v2_out import response_in_steps
 
-T = TypeVar("T")
 Object = dict[str, Any]
-
-
-def finished(steps: Generator[None, None, T]) -> T:
-    while True:
-        try:
-            next(steps)
-        except StopIteration as stop:
-            result: T = stop.value
-            return result
 
 
 def signature(**dtypes: DType) -> Signature:
@@ -70,7 +61,7 @@ def tensors(
     head = document if isinstance(document, bytes) else orjson.dumps(document)
     if header == "":
         header = str(len(head)) if binary else None
-    return finished(v2_in.parse(head + binary, header).tensors_in_steps(signature(**dtypes)))
+    return at_once(v2_in.parse(head + binary, header).tensors_in_steps(signature(**dtypes)))
 
 
 def x(data: Any = None, shape: list[Any] | None = None, datatype: str = "FP32", **members: Any) -> Object:
@@ -427,7 +418,7 @@ def mangled(draw: st.DrawFn) -> tuple[bytes, str | None]:
 def test_whatever_is_sent_is_a_tensor_or_bad_input(request_: tuple[bytes, str | None]) -> None:
     for dtype in V2_DTYPES.values():
         try:
-            found = finished(v2_in.parse(*request_).tensors_in_steps(signature(x=dtype)))
+            found = at_once(v2_in.parse(*request_).tensors_in_steps(signature(x=dtype)))
         except BadInput:
             continue
         assert found["x"].data.dtype == dtype.numpy
@@ -457,7 +448,7 @@ def test_an_output_that_is_not_there_or_has_no_datatype_is_refused() -> None:
 
 
 def response(*outputs: tuple[str, Tensor, bool], request_id: str | None = None) -> tuple[bytes, int | None]:
-    return finished(response_in_steps("m", 3, request_id, outputs))
+    return at_once(response_in_steps("m", 3, request_id, outputs))
 
 
 def decoded(body: bytes, json_length: int | None) -> dict[str, Tensor]:

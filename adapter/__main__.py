@@ -8,6 +8,7 @@ import sys
 def main() -> int:
     """Run the adapter; returns its exit status."""
     from adapter import memory, settings
+    from adapter.access.access import Access
     from adapter.app import load_bundle, serve
     from adapter.bundle.manifest import BundleError
     from adapter.telemetry import logs, metrics, resource
@@ -16,6 +17,7 @@ def main() -> int:
     try:
         config = settings.load(os.environ)
         bundle = load_bundle(config)
+        access = Access(config)
     except (settings.SettingsError, BundleError) as error:
         for line in str(error).splitlines():
             print(f"adapter: {line}", file=sys.stderr)
@@ -29,7 +31,7 @@ def main() -> int:
     # which make no cycles.
     gc.freeze()
     gc.set_threshold(10_000, 20, 50)
-    return uvloop.run(serve(config, bundle, stream))
+    return uvloop.run(serve(config, bundle, stream, access))
 
 
 if __name__ == "__main__":

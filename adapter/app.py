@@ -16,6 +16,7 @@ from pathlib import Path
 from aiohttp import web
 
 import adapter
+from adapter.access.access import Access
 from adapter.bundle import manifest
 from adapter.chain import Chain, Routes
 from adapter.contract import docs
@@ -39,7 +40,7 @@ from adapter.telemetry.tailer import Tailer
 log = logging.getLogger(__name__)
 
 
-async def serve(settings: Settings, bundle: manifest.Manifest | None, stream: LogStream) -> int:
+async def serve(settings: Settings, bundle: manifest.Manifest | None, stream: LogStream, access: Access) -> int:
     """Run until drained; returns the exit status (0, or 1 when a second signal cut requests off)."""
     loop = asyncio.get_running_loop()
     stream.start()
@@ -60,6 +61,7 @@ async def serve(settings: Settings, bundle: manifest.Manifest | None, stream: Lo
         group=group,
         stream=stream,
         headers={"X-Bundle": f"{bundle.name}@{bundle.version}"} if bundle else {},
+        gate=access.gate,
     )
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, drain.begin, f"signal {number.name}")
@@ -77,6 +79,8 @@ async def serve(settings: Settings, bundle: manifest.Manifest | None, stream: Lo
     await site.start()
     _say_what_runs(settings, bundle, runner)
     background = [asyncio.create_task(watcher.run())]
+    if access.watches:
+        background.append(asyncio.create_task(access.run()))
     if settings.tfs_logs:
         background.append(asyncio.create_task(Tailer(Path(settings.tfs_logs), stream, watcher.note_failure).run()))
 

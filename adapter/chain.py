@@ -1,4 +1,4 @@
-"""The way of every request, top to bottom: request id → deadline → route → handler → error body → metrics → access record.
+"""The way of every request, top to bottom: request id → route → gate → handler → error body → metrics → access record.
 
 Nothing calls back up. Routes are a table of exact paths plus the beginnings of those that route themselves (`/v1/`).
 """
@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 import aiohttp
 from aiohttp import web
 
+from adapter.access.gate import Gate
 from adapter.errors import Refused, RequestFailed, problem, tfs_envelope
 from adapter.exchange import Exchange, Handler, response
 from adapter.group.state import Group
@@ -36,6 +37,7 @@ class Chain:
         group: Group,
         stream: LogStream,
         headers: Mapping[str, str],
+        gate: Gate | None = None,
     ) -> None:
         self._routes = routes
         self._faces = faces
@@ -46,6 +48,7 @@ class Chain:
         self._group = group
         self._stream = stream
         self._headers = dict(headers)
+        self._gate = gate
         self._access_log = settings.access_log
         self.active = 0
         ACTIVE_REQUESTS.set_function(lambda: self.active)
@@ -65,13 +68,19 @@ class Chain:
             return answer
         finally:
             self.active -= 1
+            if self._gate is not None:
+                self._gate.leave(exchange)
             self._record(exchange, status)
 
     async def _answer(self, exchange: Exchange) -> web.StreamResponse:
         try:
             handler = self._handler(exchange)  # first, so that a refusal has the form of errors that its resource has
+            if self._gate is not None:
+                await self._gate.admit(exchange)
             if self.connections() > self._max_connections:
                 raise Refused(503, "Too many connections", {"Connection": "close"})
+            if not callable(handler):
+                raise handler
             return await handler(exchange)
         except RequestFailed as error:
             return self._failed(exchange, error.status, error.message, error.headers)
@@ -83,7 +92,8 @@ class Chain:
             log.exception("Unexpected failure", extra={"attributes": {"http.request.id": exchange.request_id}})
             return self._failed(exchange, 500, f"Internal error; the log names it by {exchange.request_id}", {})
 
-    def _handler(self, exchange: Exchange) -> Handler:
+    def _handler(self, exchange: Exchange) -> Handler | Refused:
+        """Who answers; where nobody does, the refusal, which is told to nobody whom the gate turns away."""
         path = exchange.request.path
         face = self._faces.get(path[:4].lower())
         if face is not None:
@@ -91,12 +101,12 @@ class Chain:
             return face
         methods = self._routes.get(path)
         if methods is None:
-            raise Refused(404, f"No such resource: {path[:256]}")
+            return Refused(404, f"No such resource: {path[:256]}")
         exchange.route = path
         handler = methods.get(exchange.request.method)
         if handler is None:
             allowed = ", ".join(sorted(methods))
-            raise Refused(
+            return Refused(
                 405, f"{exchange.request.method[:32]} is not offered here, only {allowed}", {"Allow": allowed}
             )
         return handler
@@ -115,7 +125,7 @@ class Chain:
         request = exchange.request
         seconds = time.perf_counter() - exchange.started
         observe_request(request.method, exchange.route, status, seconds)
-        if not self._access_log or (exchange.route.startswith("/health") and status == 200):
+        if not self._access_log or exchange.quiet or (exchange.route.startswith("/health") and status == 200):
             return
         attributes = {
             "event.name": "http.access",
@@ -124,7 +134,7 @@ class Chain:
             "http.request.method": request.method[:32],
             "http.route": exchange.route,
             "http.response.status_code": status,
-            "client.address": request.remote,
+            "client.address": exchange.client or request.remote,
             "duration_ms": round(seconds * 1e3, 3),
             **exchange.attributes,
         }

@@ -10,6 +10,7 @@ from typing import Any
 
 from aiohttp import StreamReader, web
 
+from adapter.access.principal import Principal
 from adapter.answer import Answer
 from adapter.errors import Refused
 from adapter.memory import Trim
@@ -29,9 +30,23 @@ class Exchange:
     `route` is the template that metrics and logs name; `attributes` goes into the access record.
     `started` is `time.perf_counter()`. `deadline` is in the event loop's time (uvloop counts milliseconds): the client's
     (`X-Request-Timeout` in seconds, or gRPC's `grpc-timeout`), never later than the service's own.
+
+    The gate sets `client` (its address, where there is an allow-list), `principal` (None: no token was asked for), `tenant`
+    ("" = none), and `quiet` where a request is to leave no access record.
     """
 
-    __slots__ = ("attributes", "deadline", "request", "request_id", "route", "started")
+    __slots__ = (
+        "attributes",
+        "client",
+        "deadline",
+        "principal",
+        "quiet",
+        "request",
+        "request_id",
+        "route",
+        "started",
+        "tenant",
+    )
 
     def __init__(self, request: web.BaseRequest, deadline: float) -> None:
         self.request = request
@@ -42,6 +57,10 @@ class Exchange:
         given = headers.get("X-Request-Id", "")
         self.request_id = given if _REQUEST_ID.fullmatch(given) else f"{_PREFIX}-{next(_COUNTER):x}"
         self.deadline = deadline
+        self.client = ""
+        self.principal: Principal | None = None
+        self.tenant = ""
+        self.quiet = False
 
     def honour_timeout(self) -> None:
         """Take the client's deadline where it is sooner. Raises Refused (400) when it cannot be read."""

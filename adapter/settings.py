@@ -62,6 +62,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Seconds between unready and closing the port, for callers that still hold our address."""
     shutdown_grace: Seconds = 20.0
     """Seconds that requests in flight have to finish once the port is closed."""
+    allow: str = ""
+    """Addresses that get in, as CIDRs (comma-separated) or `@file`; empty = every address."""
+    allow_health: str = ""
+    """Addresses beside them that get in on `/health` alone, such as the checker's (in bridge mode, the bridge gateway's)."""
+    trusted_proxies: str = ""
+    """Proxies whose `Forwarded` or `X-Forwarded-For` names the client, as CIDRs or `@file`; empty = none."""
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     """Least severity written."""
     access_log: bool = True

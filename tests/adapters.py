@@ -146,3 +146,19 @@ def event(name: str) -> Callable[[Record], bool]:
 def state(name: str) -> Callable[[Record], bool]:
     """The record of the group's change to this state."""
     return lambda record: event("tandem.state")(record) and record["attributes"]["to"] == name
+
+
+def refused(environment: Mapping[str, str] | None = None, **settings: object) -> list[str]:
+    """What an adapter with these settings says that does not start: its lines on stderr."""
+    named = {f"ADAPTER_{name.upper()}": str(value) for name, value in settings.items()}
+    done = subprocess.run(
+        [sys.executable, "-m", "adapter"],
+        env={**os.environ, "ADAPTER_HOST": "127.0.0.1", "ADAPTER_PORT": "0", **named, **(environment or {})},
+        cwd=Path(__file__).parent.parent,
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert done.returncode == 2, done.stderr
+    return done.stderr.splitlines()

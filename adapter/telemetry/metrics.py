@@ -63,6 +63,11 @@ TFS_LOG_LINES_DROPPED = Counter(
 TFS_LOG_FILES_LOST = Counter(
     "tandem_tfs_log_files_lost", "Log files of TensorFlow Serving removed before they were read.", registry=REGISTRY
 )
+ACCESS_DENIED = Counter("tandem_access_denied", "Requests turned away by the gate.", ["reason"], registry=REGISTRY)
+RENDERED_FILE_RELOADS = Counter("tandem_rendered_file_reloads", "Rendered files taken anew.", registry=REGISTRY)
+RENDERED_FILE_ERRORS = Counter(
+    "tandem_rendered_file_errors", "Rendered files that could not be used when they changed.", registry=REGISTRY
+)
 INFO = Gauge("tandem_info", "What runs here; always 1.", ["adapter", "bundle", "bundle_version"], registry=REGISTRY)
 
 

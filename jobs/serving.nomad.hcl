@@ -23,7 +23,7 @@ variable "name" {
 
 variable "bundle_url" {
   type        = string
-  description = "Where the bundle (.tar.gz made by `tandem pack`) is fetched from: https://, http://, s3:: or gcs::."
+  description = "Where the bundle (.tar.zst made by `tandem pack`) is fetched from: https://, http://, s3:: or gcs::."
   validation {
     condition     = var.bundle_url != "" && regex_replace(var.bundle_url, "^(https?://|s3::https://|gcs::https://)[^[:space:]]+$", "") == ""
     error_message = "The bundle_url must start with https://, http://, s3::https:// or gcs::https://."
@@ -486,7 +486,7 @@ job "serving" {
         source      = var.bundle_url
         destination = "${NOMAD_ALLOC_DIR}/bundle"
         options {
-          archive  = "tar.gz"
+          archive  = "tar.zst"
           checksum = var.bundle_checksum
         }
       }

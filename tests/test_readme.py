@@ -70,7 +70,7 @@ def test_a_first_request_gets_the_answer_that_is_shown(command: str, shown: str,
 
 def test_the_pack_command_writes_a_bundle_and_names_its_checksum(tmp_path: Path) -> None:
     (line,) = [line for block, _ in BLOCKS for line in block.splitlines() if "tandem pack" in line]
-    target = tmp_path / "bundle.tar.gz"
+    target = tmp_path / "bundle.tar.zst"
     command = re.sub(r"-o \S+", f"-o {target}", line)
     done = subprocess.run(command, shell=True, cwd=ROOT, capture_output=True, text=True, check=True)
     assert re.search("sha256:[0-9a-f]{64}", done.stdout)

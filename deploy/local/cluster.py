@@ -7,7 +7,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-from deploy import pack
+from deploy.bundle import archive, source
+from deploy.bundle.pack import pack
 from deploy.cluster.cluster import Cluster, machine, missing
 from deploy.cluster.process import ClusterError
 
@@ -42,10 +43,10 @@ def down() -> int:
 
 def _release(cluster: Cluster, bundle: Path) -> str:
     with tempfile.TemporaryDirectory() as directory:
-        archive = Path(directory) / f"{bundle.name}.tar.gz"
-        pack.pack(bundle, archive)
-        published = cluster.bundles.publish(archive)
-    manifest = pack.build(bundle)
+        packed = Path(directory) / f"{bundle.name}{archive.SUFFIX}"
+        pack(bundle, packed)
+        published = cluster.bundles.publish(packed)
+    manifest = source.build(bundle)
     model = manifest.models[0]
     name = manifest.name.replace("_", "-").lower()
     variables = {

@@ -16,14 +16,15 @@ import shutil
 import signal
 import socket
 import sys
-import tarfile
 import tempfile
 import uuid
 from collections import deque
 from pathlib import Path
 
-from adapter.bundle.manifest import BundleError, Manifest, read
-from deploy import pack
+from adapter.bundle.manifest import Manifest, read
+from deploy.bundle.archive import unpack
+from deploy.bundle.source import build
+from deploy.bundle.tfs import MONITORING, models_config
 from deploy.local.console import Console
 from deploy.local.task import Task
 
@@ -73,17 +74,15 @@ class EmbeddedGroup:
         (self._short / "tmp").symlink_to(self._allocation / "alloc" / "tmp")
         bundle = self._allocation / "alloc" / "bundle"
         if self._source.is_dir():
-            manifest = pack.build(self._source)
+            manifest = build(self._source)
             bundle.symlink_to(self._source.resolve())
         else:
             unpack(self._source, bundle)
             manifest = read(bundle)
         local = self._allocation / "tfs" / "local"
         local.mkdir(parents=True)
-        (local / "models.config").write_text(pack.models_config(manifest, str(bundle)))
-        (local / "monitoring.config").write_text(
-            'prometheus_config { enable: true path: "/monitoring/prometheus/metrics" }\n'
-        )
+        (local / "models.config").write_text(models_config(manifest, str(bundle)))
+        (local / "monitoring.config").write_text(MONITORING)
         return manifest
 
     def _tasks(self, manifest: Manifest) -> tuple[Task, Task]:
@@ -183,19 +182,6 @@ class EmbeddedGroup:
             curl = f"curl {url}/v1/models/{name}/metadata"
         for line in ("ready", f"  REST     {url}", f"  Swagger  {url}/docs", f"  try      {curl}"):
             self._console.say(line)
-
-
-def unpack(archive: Path, target: Path) -> None:
-    """Unpack a bundle; entries that would leave `target`, and links and devices, are refused (PEP 706, `data` filter).
-
-    Raises:
-        BundleError: not a tar file, or one that must not be unpacked.
-    """
-    try:
-        with tarfile.open(archive) as file:
-            file.extractall(target, filter="data")
-    except (OSError, tarfile.TarError) as error:
-        raise BundleError(f"{archive}: {error}") from None
 
 
 def free_port() -> int:

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from deploy import pack
+from deploy.bundle.pack import pack
 from deploy.cluster.cluster import Cluster, machine, missing
 from deploy.cluster.residue import Residue
 from deploy.cluster.tools import binary
@@ -59,8 +59,8 @@ def cluster() -> Iterator[Cluster]:
 @pytest.fixture(scope="session")
 def sample(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
     """The job's variables for the packed sample `half_plus_two` and the images built here."""
-    archive = tmp_path_factory.mktemp("bundle") / "half_plus_two.tar.gz"
-    pack.pack(ROOT / "samples" / "half_plus_two", archive)
+    archive = tmp_path_factory.mktemp("bundle") / "half_plus_two.tar.zst"
+    pack(ROOT / "samples" / "half_plus_two", archive)
     bundle = cluster.bundles.publish(archive)
     return {
         "bundle_url": bundle.url,

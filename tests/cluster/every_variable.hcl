@@ -1,6 +1,6 @@
 # Every variable of jobs/serving.nomad.hcl, with a value other than its default.
 name             = "every-variable"
-bundle_url       = "s3::https://s3.eu-central-1.amazonaws.com/bundles/x-1.0.0.tar.gz"
+bundle_url       = "s3::https://s3.eu-central-1.amazonaws.com/bundles/x-1.0.0.tar.zst"
 bundle_checksum  = "sha256:ffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff"
 model_version    = 7
 device           = "gpu"

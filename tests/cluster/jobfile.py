@@ -7,7 +7,7 @@ JOB = ROOT / "jobs" / "serving.nomad.hcl"
 VAR_FILES = sorted((ROOT / "jobs" / "vars").glob("*.hcl"))
 REQUIRED: dict[str, object] = {
     "name": "x",
-    "bundle_url": "https://bundles.example.com/x.tar.gz",
+    "bundle_url": "https://bundles.example.com/x.tar.zst",
     "bundle_checksum": f"sha256:{'0' * 64}",
     "model_version": 1,
 }

@@ -58,7 +58,7 @@ def test_a_variable_that_nothing_needs_to_set_has_a_default() -> None:
         ("name", "half_plus_two", "The name must be a DNS label"),
         ("name", "x" * 64, "The name must be a DNS label"),
         ("name", "", "The name must be a DNS label"),
-        ("bundle_url", "/srv/bundle.tar.gz", "The bundle_url must start with https://"),
+        ("bundle_url", "/srv/bundle.tar.zst", "The bundle_url must start with https://"),
         ("bundle_url", "https://a b", "The bundle_url must start with https://"),
         ("bundle_checksum", "md5:d41d8cd98f00b204e9800998ecf8427e", "The bundle_checksum must be sha256:"),
         ("bundle_checksum", "", "The bundle_checksum must be sha256:"),
@@ -174,7 +174,7 @@ def test_the_bundle_is_fetched_once_for_both_tasks_and_checked(parsed: Parse) ->
     tfs, adapter = tasks(parsed())
     (artifact,) = tfs["Artifacts"]
     assert artifact["RelativeDest"] == "${NOMAD_ALLOC_DIR}/bundle"
-    assert artifact["GetterOptions"] == {"archive": "tar.gz", "checksum": REQUIRED["bundle_checksum"]}
+    assert artifact["GetterOptions"] == {"archive": "tar.zst", "checksum": REQUIRED["bundle_checksum"]}
     assert not adapter["Artifacts"]
     assert adapter["Env"]["ADAPTER_BUNDLE"] == "${NOMAD_ALLOC_DIR}/bundle"
     assert adapter["Env"]["ADAPTER_MODEL_VERSION"] == "1"

@@ -28,6 +28,7 @@ from adapter.group.drain import Drain
 from adapter.group.state import Group
 from adapter.group.watcher import Watcher
 from adapter.inference.calls import Connection
+from adapter.inference.channel import open_channel
 from adapter.inference.plane import DataPlane
 from adapter.inference.v1 import V1
 from adapter.inference.v2 import V2
@@ -46,7 +47,7 @@ async def serve(settings: Settings, bundle: manifest.Manifest | None, stream: Lo
     stream.start()
     group = Group()
     drain = Drain(settings.shutdown_grace)
-    connection = Connection(settings.tfs_grpc, settings.tfs_max_calls, settings.max_queue)
+    connection = Connection(open_channel(settings.tfs_grpc), settings.tfs_max_calls, settings.max_queue)
     models = {model.name: model.version for model in bundle.models} if bundle else {}
     watcher = Watcher(group, connection, models)
     url = settings.tfs_metrics_url

@@ -14,6 +14,8 @@ def register(commands: Commands) -> None:
     add_json(packing)
     packing.set_defaults(run=_pack)
 
+    commands.add_parser("schema", help="print the JSON Schema of bundle.toml").set_defaults(run=_schema)
+
 
 def _pack(options: argparse.Namespace) -> int:
     from deploy.bundle import pack, source
@@ -33,4 +35,11 @@ def _pack(options: argparse.Namespace) -> int:
         },
         f"{target}  {manifest.name}@{manifest.version}  sha256:{checksum}",
     )
+    return 0
+
+
+def _schema(_: argparse.Namespace) -> int:
+    from adapter.bundle.manifest import schema
+
+    print(schema(), end="")
     return 0

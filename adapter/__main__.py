@@ -1,4 +1,7 @@
-"""`python -m adapter`: read the settings and the bundle, then serve. Exit status 2: nothing was started, stderr says why."""
+"""`python -m adapter`: read the settings and the bundle, then serve. Exit status 2: nothing was started, stderr says why.
+
+Status 1 at once: this allocation was told to end for good (`group/ended.py`), and a restart does not bring it back.
+"""
 
 import gc
 import os
@@ -7,6 +10,11 @@ import sys
 
 def main() -> int:
     """Run the adapter; returns its exit status."""
+    from adapter.group import ended
+
+    if (reason := ended.reason()) is not None:
+        print(f"adapter: this allocation was ended for good: {reason}", file=sys.stderr)
+        return 1
     from adapter import memory, settings
     from adapter.access.access import Access
     from adapter.app import load_bundle, serve

@@ -24,8 +24,10 @@ from adapter.contract.health import Health
 from adapter.contract.metrics import Metrics
 from adapter.contract.shutdown import Shutdown
 from adapter.exchange import Bodies
+from adapter.group import ending, transitions
 from adapter.group.drain import Drain
-from adapter.group.state import Group
+from adapter.group.presence import Presence
+from adapter.group.state import TFS, Group
 from adapter.group.watcher import Watcher
 from adapter.inference.calls import Connection
 from adapter.inference.channel import open_channel
@@ -45,11 +47,11 @@ async def serve(settings: Settings, bundle: manifest.Manifest | None, stream: Lo
     """Run until drained; returns the exit status (0, or 1 when a second signal cut requests off)."""
     loop = asyncio.get_running_loop()
     stream.start()
-    group = Group()
+    models = {model.name: model.version for model in bundle.models} if bundle else {}
+    group = Group([TFS, *(f"model:{name}" for name in models)], hang_limit=settings.tfs_hang_limit)
+    transitions.begin(group.state)
     drain = Drain(settings.shutdown_grace)
     connection = Connection(open_channel(settings.tfs_grpc), settings.tfs_max_calls, settings.max_queue)
-    models = {model.name: model.version for model in bundle.models} if bundle else {}
-    watcher = Watcher(group, connection, models)
     url = settings.tfs_metrics_url
     scraper = Scraper(url, models, metrics.REGISTRY) if url else None
     bodies = Bodies(settings)
@@ -65,7 +67,8 @@ async def serve(settings: Settings, bundle: manifest.Manifest | None, stream: Lo
         gate=access.gate,
     )
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, drain.begin, f"signal {number.name}")
+        loop.add_signal_handler(number, drain.signal, number.name)
+    presence = Presence(Path(settings.alloc_data)) if settings.alloc_data else None
 
     server = web.Server(
         chain,
@@ -79,6 +82,7 @@ async def serve(settings: Settings, bundle: manifest.Manifest | None, stream: Lo
     site = web.TCPSite(runner, settings.host, settings.port, backlog=1024, reuse_address=True)
     await site.start()
     _say_what_runs(settings, bundle, runner)
+    watcher = Watcher(group, connection, models, transitions.tell)
     background = [asyncio.create_task(watcher.run())]
     if access.watches:
         background.append(asyncio.create_task(access.run()))
@@ -89,9 +93,16 @@ async def serve(settings: Settings, bundle: manifest.Manifest | None, stream: Lo
         task.add_done_callback(partial(_failed, drain))
 
     await drain.begun.wait()
-    watcher.tell(group.drain(drain.reason, time.time()))
+    transitions.tell(group.drain(drain.reason, time.time()))
     all_answered = await drain.finish(site, server, settings.shutdown_delay)
-    watcher.tell(group.stop(time.time()))
+    reason = "every request is answered" if all_answered else "requests in flight were cut off"
+    transitions.tell(group.stop(reason, time.time()))
+    if presence is not None:
+        presence.leave()
+    status = 0 if all_answered and not drain.failed else 1
+    if drain.for_good and settings.alloc_id and not drain.signals:
+        api = ending.TaskApi(Path(settings.task_api)) if settings.task_api else None
+        status = await ending.end(drain, settings.alloc_id, Path(settings.alloc_data), api)
     for task in background:
         task.cancel()
     await asyncio.gather(*background, return_exceptions=True)  # the tailer reads to the end of TFS's log
@@ -100,14 +111,14 @@ async def serve(settings: Settings, bundle: manifest.Manifest | None, stream: Lo
     if scraper is not None:
         await scraper.close()
     stream.stop()
-    return 0 if all_answered else 1
+    return status
 
 
 def _failed(drain: Drain, task: "asyncio.Task[None]") -> None:
     """A background task that ends by itself has failed: better started anew than blind."""
     if not task.cancelled() and (error := task.exception()) is not None:
         log.critical("A background task failed", exc_info=error)
-        drain.begin(f"internal failure: {type(error).__name__}")
+        drain.fail(f"internal failure: {type(error).__name__}")
 
 
 def contract(
@@ -122,7 +133,7 @@ def contract(
         "/health/ready": {"GET": health.ready, "HEAD": health.ready},
         "/health/startup": {"GET": health.startup, "HEAD": health.startup},
         "/metrics": {"GET": page, "HEAD": page},
-        "/shutdown": {"POST": Shutdown(bodies, drain.begin)},
+        "/shutdown": {"POST": Shutdown(bodies, drain.end)},
         **docs.routes(bundle),
     }
 

@@ -20,6 +20,9 @@ NOMAD_DEFAULTS = {
     "ADAPTER_PORT": "{NOMAD_PORT_http}",
     "ADAPTER_TFS_GRPC": "unix://{NOMAD_ALLOC_DIR}/tmp/tfs.sock",
     "ADAPTER_TFS_LOGS": "{NOMAD_ALLOC_DIR}/logs",
+    "ADAPTER_ALLOC_DATA": "{NOMAD_ALLOC_DIR}/data",
+    "ADAPTER_ALLOC_ID": "{NOMAD_ALLOC_ID}",
+    "ADAPTER_TASK_API": "{NOMAD_SECRETS_DIR}/api.sock",
 }
 
 
@@ -36,6 +39,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """TensorFlow Serving's monitoring page; empty = it has none (host networking)."""
     tfs_logs: str = ""
     """Directory of the allocation's task log files; empty = not under an allocation."""
+    tfs_hang_limit: PositiveSeconds = 30.0
+    """Seconds that TensorFlow Serving may hang before `/health/live` fails, for the platform to restart both tasks."""
+    alloc_id: str = ""
+    """The allocation; empty = not under an allocation."""
+    alloc_data: str = ""
+    """Directory that the allocation's tasks share, and that outlives a restart; empty = not under an allocation."""
+    task_api: str = ""
+    """Socket of Nomad's task API, by which `/shutdown` stops the allocation; empty = it fails it."""
     tfs_max_calls: Annotated[int, Meta(ge=2, le=65536)] = msgspec.field(
         default_factory=lambda: 4 * len(os.sched_getaffinity(0))
     )

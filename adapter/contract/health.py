@@ -1,16 +1,18 @@
 """`/health`: what the platform and people ask. Four views of one state.
 
-`/health/live` fails only when a restart would help: an adapter that can answer needs none. `/health/startup` passes once
-the group was ready for the first time; `/health/ready` is the state itself.
+`/health/live` fails only when a restart of both tasks would help: an adapter that can answer needs none, one that cannot
+fails it by itself, a dead TensorFlow Serving is restarted by the platform alone; one that has hung for long is not.
+`/health/startup` passes once the group was ready for the first time; `/health/ready` is the state itself.
 """
 
+import time
 from datetime import UTC, datetime
 
 import orjson
 from aiohttp import web
 
 from adapter.exchange import Exchange, response
-from adapter.group.state import Group, State
+from adapter.group.state import Group
 
 
 class Health:
@@ -29,7 +31,7 @@ class Health:
         return self._answer(self._group.was_ready)
 
     async def live(self, _: Exchange) -> web.StreamResponse:
-        return self._answer(self._group.state is not State.STOPPED)
+        return self._answer(self._group.alive(time.time()))
 
     def _answer(self, ok: bool) -> web.StreamResponse:
         group = self._group

@@ -1,70 +1,81 @@
 """Watches TensorFlow Serving over its socket and feeds the group's checks: is it there, does it serve the right version.
 
 TFS's own gRPC health service is no help: it says SERVING once and never changes (model_servers/server.cc). So the model
-status is asked, a few times a second, and at once when a call fails.
+status is asked: often while something changes, seldom while all is well, and at once when something hints at a change:
+the connection is lost, a call fails, TFS's log tells of a failure, its monitoring page is gone.
+
+    interval   0.1 s until ready, and for a minute of not being ready; then, and while ready, 0.5 s
+    dead       noticed with the connection, within milliseconds
+    hung       two questions without an answer, 0.4 s each: at most 1.3 s
 """
 
 import asyncio
-import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 
 import grpc
 
 from adapter.errors import CallFailed
-from adapter.group.state import Group, Transition
+from adapter.group.state import TFS, WARM_UP, Group, Transition
+from adapter.group.warmup import WarmUp
 from adapter.inference.calls import STATUS, Connection
 from adapter.pb import serving_pb2
-from adapter.telemetry.metrics import STATE, TFS_UP, TRANSITIONS
+from adapter.telemetry.metrics import TFS_UP
 
-INTERVAL_SECONDS = 0.2
+CHANGING_SECONDS = 0.1
+STEADY_SECONDS = 0.5
+# After so long without becoming ready (a large model loads, a task is down), a tenth of a second is no news any more.
+PATIENCE_SECONDS = 60.0
 TIMEOUT_SECONDS = 0.4
-# A loaded TFS may answer late once; twice means that it hangs. With the interval that is still within a second.
+# A loaded TFS may answer late once; twice means that it hangs.
 TIMEOUTS_TOLERATED = 1
+WARM_UP_AGAIN_SECONDS = 1.0
 
-log = logging.getLogger(__name__)
 _State = serving_pb2.ModelVersionStatus.State
 
 Results = dict[str, tuple[bool, str]]
 
 
 class Watcher:
-    """Polls the status of `models` (name → version) and tells `group`. Without models: does TFS answer at all."""
+    """Asks for the status of `models` (name → version) and tells `group`. Without models: does TFS answer at all.
 
-    def __init__(self, group: Group, connection: Connection, models: Mapping[str, int]) -> None:
+    `warm_up` is run whenever every model has become available; `tell` hears of each change of the group's state.
+    """
+
+    def __init__(
+        self,
+        group: Group,
+        connection: Connection,
+        models: Mapping[str, int],
+        tell: Callable[[Transition | None], None],
+        warm_up: WarmUp | None = None,
+    ) -> None:
         self._group = group
         self._connection = connection
         self._models = models
+        self._tell = tell
+        self._warmth = Warmth(warm_up, self.look) if warm_up is not None else None
         self._now = asyncio.Event()
         self._timeouts = 0
         self._failures: dict[str, str] = {}
-        connection.on_unavailable = self._now.set
+        connection.on_unavailable = self.look
+        connection.on_lost = self._lost
 
     async def run(self) -> None:
         """Watch until cancelled."""
-        while True:
-            results = await self._check()
-            if results is not None:
-                self.tell(self._group.observe(results, time.time()))
-            self._now.clear()
-            try:
-                async with asyncio.timeout(INTERVAL_SECONDS):
-                    await self._now.wait()
-            except TimeoutError:
-                continue
-            # Asked for by a failed call: once each tenth of a second is enough, however many calls fail.
-            await asyncio.sleep(INTERVAL_SECONDS / 4)
+        lost = asyncio.create_task(self._connection.watch())
+        try:
+            while True:
+                await self._turn()
+        finally:
+            lost.cancel()
+            if self._warmth is not None:
+                self._warmth.cool()
 
-    def tell(self, transition: Transition | None) -> None:
-        """Record a change of state: log and metrics."""
-        if transition is None:
-            return
-        STATE.clear()
-        STATE.labels(transition.after).set(1)
-        TRANSITIONS.labels(transition.after).inc()
-        level = logging.WARNING if transition.after == "degraded" else logging.INFO
-        attributes = {"event.name": "tandem.state", "from": transition.before, "to": transition.after}
-        log.log(level, "%s: %s", transition.after, transition.reason, extra={"attributes": attributes})
+    def look(self) -> None:
+        """Something may have changed: ask now."""
+        self._now.set()
 
     def note_failure(self, model: str, text: str) -> None:
         """TFS's own log says that `model` ("": the server itself) failed: the checks quote it until they pass.
@@ -73,6 +84,32 @@ class Watcher:
         """
         if model in self._models or not model:
             self._failures[model] = text[:1024]
+            self.look()
+
+    def _lost(self) -> None:
+        """The connection is gone, and with it the process: however soon the next one answers, it has to be warmed."""
+        if self._warmth is not None:
+            self._warmth.cool()
+        self.look()
+
+    async def _turn(self) -> None:
+        began = time.monotonic()
+        self._now.clear()
+        results = await self._check()
+        if results is None:
+            return  # no answer: ask again at once
+        if self._warmth is not None:
+            results[WARM_UP] = self._warmth.result(all(ok for ok, _ in results.values()))
+        self._tell(self._group.observe(results, time.time()))
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._interval()):
+                await self._now.wait()
+        # However many calls fail or lines are written, once in each half of the short interval is enough.
+        await asyncio.sleep(max(0.0, began + CHANGING_SECONDS / 2 - time.monotonic()))
+
+    def _interval(self) -> float:
+        changing = not self._group.ready and time.time() - self._group.since < PATIENCE_SECONDS
+        return CHANGING_SECONDS if changing else STEADY_SECONDS
 
     async def _check(self) -> Results | None:
         """The checks' results, or None while it cannot be told yet."""
@@ -80,20 +117,27 @@ class Watcher:
         try:
             answers = await asyncio.gather(*(self._status(name) for name in names))
         except CallFailed as error:
-            if error.code is grpc.StatusCode.DEADLINE_EXCEEDED and self._timeouts < TIMEOUTS_TOLERATED:
+            if error.code is grpc.StatusCode.DEADLINE_EXCEEDED:
                 self._timeouts += 1
-                return None
+                if self._timeouts <= TIMEOUTS_TOLERATED:
+                    return None
+                self._group.hung_since = self._group.hung_since or time.time()
+                reason = f"TensorFlow Serving does not answer within {TIMEOUT_SECONDS} s"
+            else:
+                self._timeouts = 0
+                self._group.hung_since = None
+                reason = f"TensorFlow Serving cannot be reached ({error.message})"
             TFS_UP.set(0)
-            reason = (
-                f"TensorFlow Serving does not answer within {TIMEOUT_SECONDS} s"
-                if error.code is grpc.StatusCode.DEADLINE_EXCEEDED
-                else f"TensorFlow Serving cannot be reached ({error.message})"
-            )
-            return {"tfs": (False, self._quoting(reason, *self._failures))}
+            unknown = False, "not known while TensorFlow Serving does not answer"
+            return {
+                TFS: (False, self._quoting(reason, *self._failures)),
+                **{f"model:{m}": unknown for m in self._models},
+            }
         self._timeouts = 0
+        self._group.hung_since = None
         TFS_UP.set(1)
         self._failures.pop("", None)
-        results: Results = {"tfs": (True, "TensorFlow Serving answers")}
+        results: Results = {TFS: (True, "TensorFlow Serving answers")}
         for name, answer in zip(names, answers, strict=True):
             if name:
                 ok, reason = judge(answer, self._models[name])
@@ -116,6 +160,44 @@ class Watcher:
                 return serving_pb2.GetModelStatusResponse()
             raise
         return serving_pb2.GetModelStatusResponse.FromString(answer)
+
+
+class Warmth:
+    """Whether the warm-up has passed since the models became available; `changed` is called when one has ended."""
+
+    def __init__(self, warm_up: WarmUp, changed: Callable[[], None]) -> None:
+        self._warm_up = warm_up
+        self._changed = changed
+        self._task: asyncio.Task[None] | None = None
+        self._passed = False
+        self._problem = ""
+
+    def result(self, served: bool) -> tuple[bool, str]:
+        """The check's result, given whether every model is served now; begins the warm-up when there is one to begin."""
+        if not served:
+            self.cool()
+            return False, "waits for the models"
+        if self._passed:
+            return True, f"{self._warm_up.size} requests answered"
+        if self._task is None:
+            self._task = asyncio.create_task(self._run())
+        return False, self._problem or "sending the bundle's warm-up requests"
+
+    def cool(self) -> None:
+        """What has been warmed is gone, or was never served."""
+        self._passed, self._problem = False, ""
+        if self._task is not None:
+            self._task.cancel()
+            self._task = None
+
+    async def _run(self) -> None:
+        """Until it passes; a failure is told at once, and tried again."""
+        while (problem := await self._warm_up.run()) is not None:
+            self._problem = problem
+            self._changed()
+            await asyncio.sleep(WARM_UP_AGAIN_SECONDS)
+        self._passed = True
+        self._changed()
 
 
 def judge(status: serving_pb2.GetModelStatusResponse, version: int) -> tuple[bool, str]:

@@ -51,6 +51,9 @@ class Connection:
         self._budget = BUDGET_TOKENS
         CALLS_WAITING.set_function(lambda: self._limit.waiting)
         self.on_unavailable: Callable[[], None] = lambda: None
+        """Called when a call fails for want of a server."""
+        self.on_lost: Callable[[], None] = lambda: None
+        """Called, while `watch` runs, when an established connection is lost."""
 
     async def call(self, path: str, request: bytes, deadline: float) -> bytes:
         """Answer of `path` to `request`, both encoded messages.
@@ -71,6 +74,12 @@ class Connection:
     async def ask(self, path: str, request: bytes, timeout: float) -> bytes:
         """One attempt on the slot kept for the group's own questions. Raises CallFailed."""
         return await self._channel.unary(path, request, timeout)
+
+    async def watch(self) -> None:
+        """Tell `on_lost` at once whenever the connection goes; runs until cancelled."""
+        while True:
+            await self._channel.lost()
+            self.on_lost()
 
     async def close(self) -> None:
         """Close the channel; calls still in flight are cancelled."""

@@ -37,6 +37,9 @@ class Channel(Protocol):
                 on the way, DEADLINE_EXCEEDED.
         """
 
+    async def lost(self) -> None:
+        """Keeps the connection up; returns as soon as one that was established is lost."""
+
     async def close(self) -> None:
         """Close the connection; calls still in flight fail."""
 
@@ -63,6 +66,14 @@ class GrpcAio:
         except grpc.aio.AioRpcError as error:
             raise CallFailed(error.code(), error.details() or error.code().name) from None
         return answer
+
+    async def lost(self) -> None:
+        """See Channel."""
+        state = self._channel.get_state(try_to_connect=True)
+        before = None
+        while before is not grpc.ChannelConnectivity.READY:
+            await self._channel.wait_for_state_change(state)
+            before, state = state, self._channel.get_state(try_to_connect=True)
 
     async def close(self) -> None:
         """See Channel."""

@@ -25,7 +25,7 @@ def main() -> int:
     try:
         config = settings.load(os.environ)
         bundle = load_bundle(config)
-        access = Access(config)
+        access = Access(config, frozenset(model.name for model in bundle.models) if bundle else frozenset())
     except (settings.SettingsError, BundleError) as error:
         for line in str(error).splitlines():
             print(f"adapter: {line}", file=sys.stderr)

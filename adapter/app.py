@@ -81,10 +81,11 @@ async def serve(settings: Settings, bundle: manifest.Manifest | None, stream: Lo
     await runner.setup()
     site = web.TCPSite(runner, settings.host, settings.port, backlog=1024, reuse_address=True)
     await site.start()
-    _say_what_runs(settings, bundle, runner)
+    _say_what_runs(settings, bundle, runner, access)
     watcher = Watcher(group, connection, models, transitions.tell)
     background = [asyncio.create_task(watcher.run())]
-    if access.watches:
+    if access.anything_to_follow:
+        access.observe = lambda results: transitions.tell(group.observe(results, time.time()))
         background.append(asyncio.create_task(access.run()))
     if settings.tfs_logs:
         background.append(asyncio.create_task(Tailer(Path(settings.tfs_logs), stream, watcher.note_failure).run()))
@@ -144,7 +145,9 @@ def _coalesced(settings: Settings, bundle: manifest.Manifest | None) -> frozense
     return frozenset(name.strip() for name in settings.coalesce.split(",") if name.strip())
 
 
-def _say_what_runs(settings: Settings, bundle: manifest.Manifest | None, runner: web.ServerRunner) -> None:
+def _say_what_runs(
+    settings: Settings, bundle: manifest.Manifest | None, runner: web.ServerRunner, access: Access
+) -> None:
     host, port = runner.addresses[0][:2]
     what = f"bundle {bundle.name}@{bundle.version}" if bundle else "gateway to every model"
     attributes = {
@@ -156,7 +159,8 @@ def _say_what_runs(settings: Settings, bundle: manifest.Manifest | None, runner:
         "process.pid": os.getpid(),
     }
     log.info("Serving %s at http://%s:%d", what, host, port, extra={"attributes": attributes})
-    log.warning("No token is asked for: whoever reaches this port may predict and shut it down")
+    if not access.asks_for_tokens:
+        log.warning("No token is asked for: whoever reaches this port may predict and shut it down")
     if not settings.tfs_metrics_url:
         log.info("TensorFlow Serving has no monitoring page here: /metrics holds the adapter's figures alone")
     metrics.TFS_METRICS_ENABLED.set(1 if settings.tfs_metrics_url else 0)

@@ -69,7 +69,7 @@ class Chain:
         finally:
             self.active -= 1
             if self._gate is not None:
-                self._gate.leave(exchange)
+                self._gate.leave(exchange, status)
             self._record(exchange, status)
 
     async def _answer(self, exchange: Exchange) -> web.StreamResponse:

@@ -10,12 +10,13 @@ from typing import Any
 
 from aiohttp import StreamReader, web
 
+from adapter.access.limits import Meter
 from adapter.access.principal import Principal
 from adapter.answer import Answer
 from adapter.errors import Refused
 from adapter.memory import Trim
 from adapter.settings import Settings
-from adapter.telemetry.metrics import BODY_BYTES
+from adapter.telemetry.metrics import ACCESS_DENIED, BODY_BYTES
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
 _GRPC_TIMEOUT = re.compile(r"(\d{1,8})([HMSmun])")
@@ -32,13 +33,14 @@ class Exchange:
     (`X-Request-Timeout` in seconds, or gRPC's `grpc-timeout`), never later than the service's own.
 
     The gate sets `client` (its address, where there is an allow-list), `principal` (None: no token was asked for), `tenant`
-    ("" = none), and `quiet` where a request is to leave no access record.
+    ("" = none), `meter` (what that tenant may use), and `quiet` where a request is to leave no access record.
     """
 
     __slots__ = (
         "attributes",
         "client",
         "deadline",
+        "meter",
         "principal",
         "quiet",
         "request",
@@ -60,7 +62,16 @@ class Exchange:
         self.client = ""
         self.principal: Principal | None = None
         self.tenant = ""
+        self.meter: Meter | None = None
         self.quiet = False
+
+    def ask_for(self, model: str) -> None:
+        """The request is for `model`. Raises Refused (403) where its tenant may not call it."""
+        self.attributes["tandem.model"] = model[:128]
+        if self.meter is not None and self.meter.quota.models is not None and model not in self.meter.quota.models:
+            self.attributes["tandem.denied"] = "tenant"
+            ACCESS_DENIED.labels("tenant").inc()
+            raise Refused(403, f"Tenant {self.meter.name} may not call model {model[:128]}")
 
     def honour_timeout(self) -> None:
         """Take the client's deadline where it is sooner. Raises Refused (400) when it cannot be read."""
@@ -106,33 +117,41 @@ class Bodies:
                 requests are beyond `max_body_total`, 400 when it is not what its Content-Encoding says.
         """
         request = exchange.request
-        if (request.content_length or 0) > self._one:
-            raise Refused(413, f"Body of {request.content_length} bytes: at most {self._one} are accepted")
+        limit = self._limit(exchange)
+        if (request.content_length or 0) > limit:
+            raise Refused(413, f"Body of {request.content_length} bytes: at most {limit} are accepted")
         if not request.can_read_body:
             return b""
         if request.content.is_eof():
-            return self._received(request.content)
+            return self._received(request.content, limit)
         if request.headers.get("Expect", "").lower() == "100-continue":  # RFC 9110 §10.1.1
             await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
             request.writer.output_size = 0
-        return await self._receive(exchange)
+        return await self._receive(exchange, limit)
 
-    def _received(self, content: StreamReader) -> bytes:
+    def _limit(self, exchange: Exchange) -> int:
+        """Bytes that this request's body may have: the service's bound, or its tenant's."""
+        meter = exchange.meter
+        if meter is None or meter.quota.max_body is None:
+            return self._one
+        return min(self._one, meter.quota.max_body)
+
+    def _received(self, content: StreamReader, limit: int) -> bytes:
         """A body that is here in full, as small ones are, without the way through `BaseRequest.read`."""
         body = content.read_nowait()
         while not content.at_eof():
             body += content.read_nowait()
-        self._check(len(body))
+        _check(len(body), limit)
         return body
 
-    async def _receive(self, exchange: Exchange) -> bytes:
+    async def _receive(self, exchange: Exchange, limit: int) -> bytes:
         chunks = bytearray()
         try:
             async with asyncio.timeout_at(exchange.deadline):
                 async for chunk in exchange.request.content.iter_any():
                     self._hold(len(chunk))
                     chunks += chunk
-                    self._check(len(chunks))
+                    _check(len(chunks), limit)
         except TimeoutError:
             raise Refused(408, f"Body not complete by the deadline: {len(chunks)} bytes came") from None
         finally:
@@ -140,14 +159,15 @@ class Bodies:
             self._trim.after(len(chunks))
         return bytes(chunks)
 
-    def _check(self, size: int) -> None:
-        if size > self._one:
-            raise Refused(413, f"Body too large: at most {self._one} bytes are accepted")
-
     def _hold(self, size: int) -> None:
         if size > 0 and self._held + size > self._all:
             raise Refused(503, "Too many bytes of request bodies are held at this moment")
         self._held += size
+
+
+def _check(size: int, limit: int) -> None:
+    if size > limit:
+        raise Refused(413, f"Body too large: at most {limit} bytes are accepted")
 
 
 def response(status: int, body: bytes, headers: Mapping[str, str]) -> web.Response:

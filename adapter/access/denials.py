@@ -1,4 +1,4 @@
-"""Who was turned away: counted each, logged in sums, since whoever is refused must not fill the log."""
+"""Who was turned away: counted each, logged in sums where they could fill the log, and slowed down where they flood."""
 
 import asyncio
 import logging
@@ -6,6 +6,11 @@ import logging
 from adapter.telemetry.metrics import ACCESS_DENIED
 
 SUM_SECONDS = 60.0
+# A client that asks again the moment it is refused costs as much as one that is served. So beyond so many refusals a
+# second, answers wait: that many clients at most, since each wait holds a connection.
+FREE_PER_SECOND = 10
+WAIT_SECONDS = 0.25
+MAX_WAITING = 512
 
 log = logging.getLogger(__name__)
 
@@ -14,18 +19,35 @@ class Denials:
     """Counts refusals by reason. Of those by address, one line a minute tells the number and one of the addresses."""
 
     def __init__(self) -> None:
-        self._by_address = ACCESS_DENIED.labels("address")
         self._unsaid = 0
+        self._last = ""
         self._timer: asyncio.TimerHandle | None = None
+        self._second = 0
+        self._in_second = 0
+        self._waiting = 0
 
     def address(self, client: str) -> None:
         """Count a refusal by address: the first is said at once, those of the next minute in one line at its end."""
-        self._by_address.inc()
+        ACCESS_DENIED.labels("address").inc()
         self._unsaid += 1
         self._last = client
         if self._timer is None:
             self._say()
             self._timer = asyncio.get_running_loop().call_later(SUM_SECONDS, self._minute)
+
+    async def count(self, reason: str) -> None:
+        """Count a refusal for `reason`, and wait a moment if there are many."""
+        ACCESS_DENIED.labels(reason).inc()
+        second = int(asyncio.get_running_loop().time())
+        if second != self._second:
+            self._second, self._in_second = second, 0
+        self._in_second += 1
+        if self._in_second > FREE_PER_SECOND and self._waiting < MAX_WAITING:
+            self._waiting += 1
+            try:
+                await asyncio.sleep(WAIT_SECONDS)
+            finally:
+                self._waiting -= 1
 
     def _minute(self) -> None:
         self._timer = None

@@ -95,7 +95,7 @@ class V1:
             return self._preflight(request)
         target = parse(request.method, request.raw_path)
         exchange.route = target.route
-        exchange.attributes["tandem.model"] = target.servable.model[:128]
+        exchange.ask_for(target.servable.model)
         exchange.honour_timeout()
         if target.verb == "predict":
             body = await self._predict(exchange, target.servable)

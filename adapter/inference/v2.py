@@ -91,7 +91,7 @@ class V2:
             return response(200, _body({"live": True}), _JSON)
         if verb == "ready":
             return _readiness({}, self._ready())
-        exchange.attributes["tandem.model"] = servable.model[:128]
+        exchange.ask_for(servable.model)
         exchange.honour_timeout()
         if verb == "infer":
             return await self._infer(exchange, servable)

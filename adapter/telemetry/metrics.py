@@ -68,6 +68,18 @@ RENDERED_FILE_RELOADS = Counter("tandem_rendered_file_reloads", "Rendered files 
 RENDERED_FILE_ERRORS = Counter(
     "tandem_rendered_file_errors", "Rendered files that could not be used when they changed.", registry=REGISTRY
 )
+JWKS_FETCHES = Counter("tandem_jwks_fetches", "Fetches of the keys for tokens.", ["outcome"], registry=REGISTRY)
+JWKS_AGE = Gauge("tandem_jwks_age_seconds", "Time since these keys were last seen at their source.", registry=REGISTRY)
+_TENANT_REQUESTS = Histogram(
+    "tandem_tenant_request_duration_seconds",
+    "Time from a request's head to the answer's last byte, by tenant.",
+    ["tenant", "http_response_status_code"],
+    _SECONDS,
+    REGISTRY,
+)
+TENANT_ACTIVE = Gauge(
+    "tandem_tenant_active_requests", "Inference requests of a tenant in flight.", ["tenant"], registry=REGISTRY
+)
 INFO = Gauge("tandem_info", "What runs here; always 1.", ["adapter", "bundle", "bundle_version"], registry=REGISTRY)
 
 
@@ -79,6 +91,16 @@ def _request_child(method: str, route: str, status: int) -> Child:
 def observe_request(method: str, route: str, status: int, seconds: float) -> None:
     """Count one answered request."""
     _request_child(method if method in _METHODS else "_OTHER", route, status).observe(seconds)
+
+
+@lru_cache(maxsize=4096)
+def _tenant_child(tenant: str, status: int) -> Child:
+    return _TENANT_REQUESTS.labels(tenant, str(status))
+
+
+def observe_tenant(tenant: str, status: int, seconds: float) -> None:
+    """Count one answered request of a tenant that the tenants' file names."""
+    _tenant_child(tenant, status).observe(seconds)
 
 
 class _CallObservers(dict[str, Callable[[str, float], None]]):

@@ -1,8 +1,8 @@
-"""Nomad and Consul, built from their pinned Go modules into the cache.
+"""Nomad, Consul and the OpenTelemetry Collector, built from their pinned Go modules into the cache.
 
-Both are Go modules with no other way in than `go build`; their versions are pinned in
-`tests/cluster/tools/<tool>/go.mod` and their sources by the `go.sum` beside it. A cold build of the two takes
-minutes, so a binary is built again only when one of those files, or Go itself, has changed.
+All are Go modules with no other way in than `go build`; their versions are pinned in `tests/cluster/tools/<tool>/go.mod`
+and their sources by the `go.sum` beside it. A cold build takes minutes, so a binary is built again only when one of
+those files, or Go itself, has changed.
 """
 
 import hashlib
@@ -14,7 +14,14 @@ from deploy.cluster.cache import cache, locked
 from deploy.cluster.say import say
 
 ROOT = Path(__file__).resolve().parents[2]
-MODULES = {"nomad": "github.com/hashicorp/nomad", "consul": "github.com/hashicorp/consul"}
+MODULES = {"nomad": "github.com/hashicorp/nomad", "consul": "github.com/hashicorp/consul", "otelcol": "."}
+# The collector's sources are written by its builder, from the parts that the manifest names.
+GENERATE = {
+    "otelcol": (
+        "go run -mod=mod go.opentelemetry.io/collector/cmd/builder --config=manifest.yaml"
+        " --skip-get-modules --skip-compilation"
+    )
+}
 
 
 def binary(tool: str) -> Path:
@@ -31,6 +38,8 @@ def binary(tool: str) -> Path:
         # Built in a copy: `-mod=mod` may write go.mod and go.sum, which are sources here.
         workplace = cache() / "build" / tool
         shutil.copytree(source, workplace, dirs_exist_ok=True)
+        if tool in GENERATE:
+            subprocess.run(GENERATE[tool].split(), cwd=workplace, check=True)
         # -mod=mod, because `go mod tidy` fails on both modules' test-only dependencies.
         subprocess.run(["go", "build", "-mod=mod", "-o", str(target), MODULES[tool]], cwd=workplace, check=True)
         shutil.rmtree(workplace)
@@ -40,8 +49,8 @@ def binary(tool: str) -> Path:
 
 def _fingerprint(source: Path) -> str:
     digest = hashlib.sha256(subprocess.run(["go", "version"], check=True, capture_output=True).stdout)
-    for name in ("go.mod", "go.sum"):
-        digest.update((source / name).read_bytes())
+    for path in sorted(source.iterdir()):
+        digest.update(path.read_bytes())
     return digest.hexdigest()
 
 

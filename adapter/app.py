@@ -10,6 +10,7 @@ import logging
 import os
 import signal
 import time
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
@@ -37,6 +38,7 @@ from adapter.inference.v2 import V2
 from adapter.settings import Settings
 from adapter.telemetry import metrics
 from adapter.telemetry.logs import LogStream
+from adapter.telemetry.own_log import OwnLog
 from adapter.telemetry.scrape import Scraper
 from adapter.telemetry.tailer import Tailer
 
@@ -47,6 +49,7 @@ async def serve(settings: Settings, bundle: manifest.Manifest | None, stream: Lo
     """Run until drained; returns the exit status (0, or 1 when a second signal cut requests off)."""
     loop = asyncio.get_running_loop()
     stream.start()
+    said = _said_before(settings, stream)
     models = {model.name: model.version for model in bundle.models} if bundle else {}
     group = Group([TFS, *(f"model:{name}" for name in models)], hang_limit=settings.tfs_hang_limit)
     transitions.begin(group.state)
@@ -88,7 +91,8 @@ async def serve(settings: Settings, bundle: manifest.Manifest | None, stream: Lo
         access.observe = lambda results: transitions.tell(group.observe(results, time.time()))
         background.append(asyncio.create_task(access.run()))
     if settings.tfs_logs:
-        background.append(asyncio.create_task(Tailer(Path(settings.tfs_logs), stream, watcher.note_failure).run()))
+        tailer = Tailer(Path(settings.tfs_logs), stream, watcher.note_failure, said=said)
+        background.append(asyncio.create_task(tailer.run()))
 
     for task in background:
         task.add_done_callback(partial(_failed, drain))
@@ -113,6 +117,16 @@ async def serve(settings: Settings, bundle: manifest.Manifest | None, stream: Lo
         await scraper.close()
     stream.stop()
     return status
+
+
+def _said_before(settings: Settings, stream: LogStream) -> Mapping[str, tuple[int, int]]:
+    """How far an adapter before this one has said TensorFlow Serving's log; to be asked before anything is logged."""
+    if not settings.tfs_logs:
+        return {}
+    own = OwnLog(Path(settings.tfs_logs) / f"{os.environ.get('NOMAD_TASK_NAME', 'adapter')}.stdout")
+    if own.torn:
+        stream.mend()
+    return own.said()
 
 
 def _failed(drain: Drain, task: "asyncio.Task[None]") -> None:

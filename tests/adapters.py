@@ -35,10 +35,17 @@ class Adapter:
     with Adapter(tfs_grpc=server.target) as adapter:
         adapter.request("GET", "/health")
 
-    Entering waits until it listens; `ready()` waits until the group is ready. `records` holds its log so far.
+    Entering waits until it listens; `ready()` waits until the group is ready. `records` holds its log so far; what it
+    writes goes to `keep`, too, as a platform would keep it.
     """
 
-    def __init__(self, environment: Mapping[str, str] | None = None, **settings: object) -> None:
+    def __init__(
+        self,
+        environment: Mapping[str, str] | None = None,
+        keep: Callable[[bytes], None] | None = None,
+        **settings: object,
+    ) -> None:
+        self._keep = keep
         self._environment = {f"ADAPTER_{name.upper()}": str(value) for name, value in settings.items()}
         self._environment.setdefault("ADAPTER_HOST", "127.0.0.1")
         self._environment.setdefault("ADAPTER_PORT", "0")
@@ -130,6 +137,10 @@ class Adapter:
         assert self.process.stdout is not None
         with self.process.stdout as output:
             for line in output:
+                if self._keep is not None:
+                    self._keep(line)
+                if line == b"\n" or not line.endswith(b"\n"):  # one before it, or it itself, was killed while it wrote
+                    continue
                 with self._more:
                     self.records.append(json.loads(line))
                     self._more.notify_all()

@@ -66,6 +66,10 @@ class LogStream:
         self._loop = None
         self.flush()
 
+    def mend(self) -> None:
+        """End the line that a killed process left without an end, so that it takes none of ours with it."""
+        self._lines.append(b"\n")
+
     def write(
         self, severity: str, body: str, attributes: Mapping[str, Any], nanoseconds: int = 0, *, hold: bool = False
     ) -> None:

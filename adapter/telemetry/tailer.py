@@ -5,11 +5,11 @@ one stream of bytes, in which a line may run over the end of a file. It is read 
 second: two `fstat`, which any file system answers, where inotify would need a fallback anyway.
 
 Exactly once: records are written out, then the place up to which they were is noted in `<allocation>/data/tailer.json`
-(`alloc/logs` is read-only in Nomad since 1.11.5), after each piece, so that an adapter killed at any moment but the
-microseconds in between goes on where it stopped.
+(`alloc/logs` is read-only in Nomad since 1.11.5), after each piece. An adapter that is killed in the microseconds
+between is told by the log itself, in which each record has its place (`own_log.py`), so that it goes on where it stopped.
 
-The files are the buffer: more than `Limits.rate` lines a second wait in them, and cost requests nothing. Lost is only
-what lies more than `Limits.backlog` bytes behind or what rotation has removed; it is counted, and said in the log.
+The files are the buffer: reading takes at most `Limits.share` of the event loop's time, the rest waits in them. Lost is
+only what lies more than `Limits.backlog` bytes behind or what rotation has removed; it is counted, and said in the log.
 """
 
 import asyncio
@@ -20,7 +20,7 @@ import math
 import os
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -28,6 +28,7 @@ from typing import NamedTuple
 from adapter.telemetry import tfs_lines
 from adapter.telemetry.logs import LogStream
 from adapter.telemetry.metrics import TFS_LOG_FILES_LOST, TFS_LOG_LINES, TFS_LOG_LINES_DROPPED
+from adapter.telemetry.own_log import uid
 from adapter.telemetry.tfs_lines import MAX_BODY, Joiner, Record
 
 STREAMS = ("stderr", "stdout")
@@ -52,9 +53,9 @@ class Position(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Lines a second that are written on (more wait in the files), and bytes that may wait before lines are dropped."""
+    """The share of time that reading may take (more waits in the files), and bytes that may wait before lines are dropped."""
 
-    rate: float = 20_000.0
+    share: float = 0.5
     backlog: int = 64 << 20
 
 
@@ -96,6 +97,14 @@ class Files:
                 self._here = self._here._replace(offset=0)
             elif not over or not self._open_next():
                 return b""
+
+    def place(self, back: int) -> tuple[int, int]:
+        """File and offset of `position(back)`, which is asked for each record."""
+        here = self._here
+        if back <= here.offset:
+            return here.number, here.offset - back
+        before = self.position(back)
+        return before.number, before.offset
 
     def position(self, back: int) -> Position:
         """Where the last `back` bytes read begin; what is before them is not asked for again."""
@@ -174,6 +183,18 @@ class Files:
         return f"{self._prefix}.{number}"
 
 
+def later(prefix: Path, noted: Position | None, said: tuple[int, int]) -> Position | None:
+    """The later of the two places, if the one that was `said` is in the files that are there now."""
+    number, offset = said
+    if noted is not None and (noted.number, noted.offset) >= said:
+        return noted
+    try:
+        stat = Path(f"{prefix}.{number}").stat()
+    except OSError:
+        return noted
+    return Position(number, stat.st_ino, offset) if stat.st_size >= offset else noted
+
+
 class Follower:
     """One stream: bytes → lines, at most `MAX_LINE` long, → records."""
 
@@ -182,7 +203,12 @@ class Follower:
         self._joiner = Joiner(emit, plain=plain)
         self._partial = b""
         self._partial_size = 0
+        self._read = 0
         self._moved = False
+
+    def place(self) -> tuple[int, int]:
+        """Asked while a record is emitted: the file and the offset in it where the record ends."""
+        return self.files.place(self._read - self._joiner.fed)
 
     @property
     def behind(self) -> bool:
@@ -193,6 +219,7 @@ class Follower:
         """Read one piece; how many lines that was, -1 if there was nothing. With `drop` they are counted alone."""
         lost = self.files.lost
         data = self.files.read()
+        self._read += len(data)
         if self.files.lost != lost:
             self._break()
         if not data:
@@ -217,7 +244,9 @@ class Follower:
     def _break(self) -> None:
         """What comes next does not follow what was read before."""
         if self._partial:
-            self._joiner.feed(self._partial[:MAX_LINE].decode("utf-8", "replace"), 0, truncated=True)
+            self._joiner.feed(self._partial[:MAX_LINE].decode("utf-8", "replace"), self._partial_size, truncated=True)
+        else:
+            self._joiner.skip(self._partial_size)
         self._joiner.flush()
         self._partial, self._partial_size = b"", 0
 
@@ -243,15 +272,19 @@ class Follower:
         self._joiner.flush()
         lines = data.count(b"\n")
         if lines:
-            self._partial = data[data.rfind(b"\n") + 1 :][: MAX_LINE + 1]
-            self._partial_size = len(data) - data.rfind(b"\n") - 1
+            end = data.rfind(b"\n") + 1
+            self._joiner.skip(self._partial_size + end)
+            self._partial, self._partial_size = data[end:][: MAX_LINE + 1], len(data) - end
         else:
             self._partial_size += len(data)
         return lines
 
 
 class Tailer:
-    """Both streams of the task `tfs` in `directory` into `stream`; `failed(model, text)` hears of failed loads."""
+    """Both streams of the task `tfs` in `directory` into `stream`; `failed(model, text)` hears of failed loads.
+
+    `said` is what the adapter's own log proves: for each stream the file and offset up to which records are in it.
+    """
 
     def __init__(
         self,
@@ -259,6 +292,7 @@ class Tailer:
         stream: LogStream,
         failed: Callable[[str, str], None] | None = None,
         limits: Limits | None = None,
+        said: Mapping[str, tuple[int, int]] | None = None,
     ) -> None:
         self._stream = stream
         self._failed = failed
@@ -271,10 +305,13 @@ class Tailer:
         self._dropped = 0
         self._lost = 0
         self._saved = places = self._load()
-        self._followers = {
-            name: Follower(Files(directory / f"tfs.{name}", places.get(name)), self._sink(name), plain=name == "stdout")
-            for name in STREAMS
-        }
+        for name, place in (said or {}).items():
+            if (resumed := later(directory / f"tfs.{name}", places.get(name), place)) is not None:
+                places[name] = resumed
+        self._followers: dict[str, Follower] = {}
+        for name in STREAMS:
+            files = Files(directory / f"tfs.{name}", places.get(name))
+            self._followers[name] = Follower(files, self._sink(name), plain=name == "stdout")
 
     async def run(self) -> None:
         """Follow until cancelled."""
@@ -308,17 +345,16 @@ class Tailer:
             self._descriptor = -1
 
     async def _turn(self) -> bool:
-        """One piece of each stream, at the rate allowed; whether there may be more."""
+        """One piece of each stream, in the time allowed; whether there may be more."""
         more = False
         for follower in self._followers.values():
             began = time.monotonic()
-            lines = self._step(follower)
-            if lines < 0:
+            if self._step(follower) < 0:
                 follower.settle()
                 continue
             more = True
             self._commit()
-            await asyncio.sleep(max(0.0, lines / self._limits.rate - (time.monotonic() - began)))
+            await asyncio.sleep((time.monotonic() - began) * (1 / self._limits.share - 1))
         self._commit()
         return more
 
@@ -337,6 +373,7 @@ class Tailer:
         def emit(record: Record) -> None:
             record.attributes["tandem.task"] = "tfs"
             record.attributes["log.iostream"] = name
+            record.attributes["log.record.uid"] = uid(name, *self._followers[name].place())
             self._stream.write(record.severity, record.body, record.attributes, record.nanoseconds, hold=True)
             if self._failed is not None and (model := tfs_lines.failure(record)) is not None:
                 self._failed(model, record.body)
@@ -344,7 +381,7 @@ class Tailer:
         return emit
 
     def _commit(self) -> None:
-        """Records out first, then the place: killed in between, a line is said twice rather than never."""
+        """Records out first, then the place: killed in between, the next adapter finds in the log that they are out."""
         self._announce()
         places = {name: f.position() for name, f in self._followers.items() if f.files.begun}
         if places == self._saved:

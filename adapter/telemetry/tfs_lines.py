@@ -126,6 +126,8 @@ class Joiner:
         self._record: Record | None = None
         self._lines: list[str] = []
         self._size = 0
+        self.fed = 0
+        """Bytes of all lines fed so far."""
         self.pending_bytes = 0
         """Of the lines fed whose record is not emitted yet."""
 
@@ -144,9 +146,14 @@ class Joiner:
         else:
             self._lines.append(line)
             self._size += len(line) + 1
+        self.fed += size
         self.pending_bytes += size
         if truncated and self._record is not None:
             self._record.attributes["log.record.truncated"] = True
+
+    def skip(self, size: int) -> None:
+        """So many bytes are not fed: they are of nobody's record."""
+        self.fed += size
 
     def flush(self) -> None:
         """Emit what is held: nothing more belongs to it."""

@@ -1,5 +1,7 @@
 """Both tasks in one log: the real adapter beside a real model server whose output is rotated as Nomad rotates it."""
 
+import itertools
+import json
 import os
 import signal
 import subprocess
@@ -118,23 +120,29 @@ def test_a_new_version_that_cannot_be_loaded_is_named_in_its_models_check(
         assert "its log says: Loading servable: {name: half_plus_two version: 2} failed: " in reason
 
 
-def test_a_killed_adapter_goes_on_where_it_stopped(allocation: Path) -> None:
-    log = RotatedLog(allocation / "logs" / "tfs.stderr", max_files=40, max_size=20_000)
-    said: list[Record] = []
-    written = 0
-    for _ in range(4):
-        with Adapter(tfs_grpc=f"unix://{allocation}/tmp/none.sock", tfs_logs=allocation / "logs") as adapter:
-            for written in range(written, written + 1500):  # noqa: B020 - it goes on counting
-                log.write(f"2026-11-22 13:57:24.343859: I a.cc:1] number {written:06}\n".encode())
-            written += 1
-            adapter.wait_for(of_tfs(f"number {written - 1:06}"))
-            adapter.request("GET", "/health/live")  # its event loop has gone on: the place is noted
-            os.kill(adapter.pid, signal.SIGKILL)
-            adapter.wait()
-            said += adapter.records
+def test_over_twenty_rotations_and_three_kills_each_line_comes_exactly_once(allocation: Path) -> None:
+    """Killed while lines pour in, wherever it is just then: what the platform kept of its output holds each once."""
+    log = RotatedLog(allocation / "logs" / "tfs.stderr", max_files=400, max_size=20_000)
+    own = RotatedLog(allocation / "logs" / "adapter.stdout")
+    target = f"unix://{allocation}/tmp/none.sock"
+    numbers = itertools.count()
+    for said_before_the_kill in (700, 1500, 3100, None):
+        with Adapter(tfs_grpc=target, tfs_logs=allocation / "logs", keep=own.write) as adapter:
+            batch = [next(numbers) for _ in range(4000)]
+            for number in batch:
+                log.write(f"2026-11-22 13:57:24.343859: I a.cc:1] number {number:06}\n".encode())
+            if said_before_the_kill is None:
+                adapter.wait_for(of_tfs(f"number {batch[-1]:06}"))
+            else:
+                adapter.wait_for(of_tfs(f"number {batch[said_before_the_kill]:06}"))
+                os.kill(adapter.pid, signal.SIGKILL)
+                adapter.wait()
     log.close()
-    assert len(list((allocation / "logs").iterdir())) > 12
-    assert [int(record["body"].split()[1]) for record in said if of_tfs("number ")(record)] == list(range(written))
+    own.close()
+    assert len(list((allocation / "logs").glob("tfs.stderr.*"))) > 20
+    kept = (allocation / "logs" / "adapter.stdout.0").read_bytes().splitlines()
+    said = [json.loads(line)["body"] for line in kept if line.endswith(b"}")]
+    assert [int(body.split()[1]) for body in said if body.startswith("number ")] == list(range(next(numbers)))
 
 
 def test_the_last_lines_before_the_end_are_said(allocation: Path, start: Start, bundle: Path) -> None:

@@ -5,6 +5,7 @@ import io
 import json
 import logging
 import random
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import pytest
 
 from adapter.telemetry import tailer
 from adapter.telemetry.logs import CommonHandler, LogStream
+from adapter.telemetry.own_log import OwnLog
 from adapter.telemetry.tailer import CHUNK, MAX_LINE, Limits, Tailer
 from deploy.local.task import RotatedLog
 
@@ -35,7 +37,14 @@ class Log:
             file.write(data)
 
     def tailer(self, limits: Limits | None = None) -> Tailer:
-        return Tailer(self.directory, self.stream, lambda model, text: self.failures.append((model, text)), limits)
+        said = OwnLog(self.directory / "adapter.stdout").said()
+        return Tailer(
+            self.directory, self.stream, lambda model, text: self.failures.append((model, text)), limits, said
+        )
+
+    def publish(self, size: int | None = None) -> None:
+        """What the platform keeps of the adapter's stdout: all of it so far, or its first bytes."""
+        (self.directory / "adapter.stdout.0").write_bytes(self.output.getvalue()[:size])
 
     def read(self, limits: Limits | None = None) -> list[dict[str, Any]]:
         """What one adapter, started and stopped, adds to the log."""
@@ -86,9 +95,14 @@ def test_a_line_becomes_a_record_with_its_task_its_stream_and_its_place(log: Log
         "code.line.number": 77,
         "tandem.task": "tfs",
         "log.iostream": "stderr",
+        "log.record.uid": f"tfs.stderr.0/{len(line(1))}",
     }
     assert first["resource"] == {"service.name": "halves"}
-    assert second["attributes"] == {"tandem.task": "tfs", "log.iostream": "stdout"}
+    assert second["attributes"] == {
+        "tandem.task": "tfs",
+        "log.iostream": "stdout",
+        "log.record.uid": "tfs.stdout.0/31",
+    }
 
 
 async def test_over_twenty_rotations_and_three_restarts_each_line_comes_exactly_once(log: Log) -> None:
@@ -108,6 +122,52 @@ async def test_over_twenty_rotations_and_three_restarts_each_line_comes_exactly_
     assert len(list(log.directory.iterdir())) >= 21
     log.tailer().finish(60)
     assert numbers(log.records) == list(range(written))
+
+
+def test_killed_between_the_records_and_the_note_it_says_none_of_them_again(log: Log) -> None:
+    log.write("".join(line(number) for number in range(100)))
+    assert numbers(log.read()) == list(range(100))
+    log.publish()
+    log.checkpoint.unlink()
+    log.write(line(100))
+    assert numbers(log.read()) == [100]
+
+
+def test_killed_while_it_writes_it_says_again_only_the_record_that_broke_off(log: Log) -> None:
+    log.write("".join(line(number) for number in range(100)))
+    log.read()
+    lines = log.output.getvalue().splitlines(keepends=True)
+    log.publish(size=sum(len(text) for text in lines[:42]) + 100)
+    log.checkpoint.unlink()
+    assert OwnLog(log.directory / "adapter.stdout").torn
+    assert numbers(log.read()) == list(range(42, 100))
+
+
+def test_what_the_log_proves_counts_across_the_end_of_a_file(log: Log) -> None:
+    log.write(line(0) + "2026-11-22 13:57:24.343859: I a.cc:1] number 1 goes on", number=3)
+    log.write(" here\n" + line(2), number=4)
+    assert numbers(log.read()) == [0, 1, 2]
+    lines = log.output.getvalue().splitlines(keepends=True)
+    log.publish(size=len(lines[0]))
+    log.checkpoint.unlink()
+    assert numbers(log.read()) == [1, 2]
+
+
+def test_a_log_that_proves_less_than_the_note_does_not_count(log: Log) -> None:
+    log.write(line(0) + line(1))
+    log.read()
+    log.publish(size=log.output.getvalue().index(b"\n") + 1)
+    assert numbers(log.read()) == []
+
+
+def test_what_the_log_proves_of_files_that_are_gone_does_not_count(log: Log) -> None:
+    log.write(line(0) + line(1), number=7)
+    log.read()
+    log.publish()
+    log.checkpoint.unlink()
+    (log.directory / "tfs.stderr.7").unlink()
+    log.write(line(2))
+    assert numbers(log.read()) == [2]
 
 
 async def test_it_follows_while_it_is_written_and_reads_to_the_end_when_stopped(log: Log) -> None:
@@ -273,7 +333,7 @@ def test_without_a_place_for_the_checkpoint_it_says_so_and_goes_on(log: Log) -> 
     assert any("Cannot note how far" in record["body"] for record in records)
 
 
-async def test_more_lines_than_the_rate_allows_wait_in_the_files(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_reading_takes_no_more_than_its_share_of_the_time(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
     pauses: list[float] = []
 
     async def sleep(seconds: float) -> None:
@@ -282,11 +342,13 @@ async def test_more_lines_than_the_rate_allows_wait_in_the_files(log: Log, monke
     monkeypatch.setattr(tailer.asyncio, "sleep", sleep)
     for number in range(5000):
         log.write(line(number))
-    running = log.tailer(Limits(rate=100))
+    running = log.tailer(Limits(share=0.01))
+    began = time.monotonic()
     while await running._turn():
         pass
+    reading = time.monotonic() - began
     assert numbers(log.records) == list(range(4999))  # the last may get more lines yet
-    assert sum(pauses) == pytest.approx(50, rel=0.05)
+    assert 50 * reading < sum(pauses) < 99 * reading
     running.finish()
 
 

@@ -162,25 +162,34 @@ def entries(file: Source, max_size: int = MAX_SIZE) -> Iterator[Entry]:
     stream.end()
 
 
-def unpack(archive: Path, target: Path) -> None:
-    """Unpack a bundle into the directory `target`, which must not exist yet.
+def unpack(archive: Path, target: Path, wanted: Callable[[Entry], bool] = lambda _: True) -> dict[str, int]:
+    """Unpack what is wanted of a bundle into the directory `target`, which must not exist yet.
+
+    Returns the names and sizes of all its files.
 
     Raises:
         BundleError: it holds what must not be unpacked. What came before that stays in `target`.
     """
+    files = {}
     try:
         with archive.open("rb") as file:
             target.mkdir(parents=True)
             for entry in entries(file):
-                path = target / entry.name
-                path.parent.mkdir(parents=True, exist_ok=True)
-                with path.open("xb") as out:
-                    while piece := entry.read(_CHUNK):
-                        out.write(piece)
+                files[entry.name] = entry.size
+                if wanted(entry):
+                    _write(target / entry.name, entry)
     except BundleError as error:
         raise BundleError(f"{archive} {error}") from None
     except OSError as error:
         raise BundleError(f"{archive}: {error}") from None
+    return files
+
+
+def _write(path: Path, entry: Entry) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("xb") as out:
+        while piece := entry.read(_CHUNK):
+            out.write(piece)
 
 
 class _Unpacked:

@@ -2,6 +2,11 @@
 
 Same input, same bytes, same sum: the order is that of the names, and nothing of the packing machine gets in, neither
 owner nor time nor number of cores. The file takes its name when it is whole.
+
+    bundle.toml               the manifest, provenance filled in
+    models/NAME/VERSION/…     handler.py or handler/…     assets/…     the examples' files
+    vendor.lock, vendor/…     the handler's packages
+    tfs/…                     TensorFlow Serving's configuration, generated
 """
 
 import hashlib
@@ -12,6 +17,7 @@ from pathlib import Path
 
 from adapter.bundle.manifest import BundleError, Manifest
 from deploy.bundle import archive, tfs
+from deploy.bundle.provenance import manifest_with_provenance
 from deploy.bundle.source import build
 
 # Where both tasks see the allocation's shared directory under Nomad's docker driver (NOMAD_ALLOC_DIR).
@@ -58,19 +64,34 @@ def write(contents: list[Part], target: Path, progress: Callable[[int], None]) -
 
 
 def parts(source: Path, manifest: Manifest) -> list[Part]:
-    """What the bundle of `source` holds, in order."""
-    generated = [Part("tfs/models.config", tfs.models_config(manifest, f"{ALLOC}/bundle").encode())]
-    found = [*generated, *(Part(path.relative_to(source).as_posix(), path) for path in _files(source, manifest))]
-    return [Part("bundle.toml", source / "bundle.toml"), *sorted(found, key=lambda part: part.name)]
+    """What the bundle of `source` holds, in order. Raises BundleError."""
+    made = [Part(f"tfs/{name}", text.encode()) for name, text in tfs.files(manifest, f"{ALLOC}/bundle").items()]
+    shipped = {path.relative_to(source).as_posix(): path for path in _files(source, manifest)}
+    found = [*made, *(Part(name, path) for name, path in shipped.items())]
+    return [Part("bundle.toml", manifest_with_provenance(source)), *sorted(found, key=lambda part: part.name)]
 
 
 def _files(source: Path, manifest: Manifest) -> Iterator[Path]:
+    """Everything that ships as it is: what the manifest names, `assets/`, and the handler's packages."""
     for model in manifest.models:
         yield from _below(source / "models" / model.name / str(model.version))
+    if manifest.handler:
+        handler = source / manifest.handler
+        yield from _below(handler) if handler.is_dir() else [handler]
+    for example in manifest.examples:
+        yield from (source / name for name in (example.request, example.response) if name)
+    yield from _below(source / "assets")
+    if (source / "requirements.txt").is_file():
+        yield source / "vendor.lock"
+        yield from _below(source / "vendor", hidden=True)
 
 
-def _below(top: Path) -> Iterator[Path]:
-    yield from (path for path in top.rglob("*") if path.is_file())
+def _below(top: Path, hidden: bool = False) -> Iterator[Path]:
+    """All files below a directory, but what Python compiles and, unless asked for, what is hidden."""
+    for path in top.rglob("*"):
+        parts = path.relative_to(top).parts
+        if path.is_file() and "__pycache__" not in parts and (hidden or not any(p.startswith(".") for p in parts)):
+            yield path
 
 
 def _add(writer: archive.Writer, part: Part, progress: Callable[[int], None]) -> None:

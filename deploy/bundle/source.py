@@ -1,4 +1,4 @@
-"""A bundle's source directory: its manifest, and its models made by `build.py` where they are missing."""
+"""A bundle's source directory, made whole: models by `build.py` where they are missing, the handler's packages unpacked."""
 
 import os
 import subprocess
@@ -7,13 +7,15 @@ from pathlib import Path
 from typing import IO
 
 from adapter.bundle.manifest import BundleError, Manifest, parse, read
+from deploy.bundle.vendor import vendor
 
 
 def build(source: Path, say: IO[str] = sys.stderr) -> Manifest:
-    """The manifest of `source`, its models made where they are missing.
+    """The manifest of `source`, its models made where they are missing, and its packages brought up to date.
 
     Raises:
-        BundleError: the manifest is wrong, or `build.py` failed or did not make what the manifest lists.
+        BundleError: the manifest is wrong, `build.py` failed or did not make what the manifest lists, or the packages
+            that the handler needs cannot be had.
     """
     script = source / "build.py"
     manifest = parse(source / "bundle.toml")
@@ -27,4 +29,5 @@ def build(source: Path, say: IO[str] = sys.stderr) -> Manifest:
         if done.returncode != 0:
             raise BundleError(f"{script}: failed with status {done.returncode}\n{done.stderr[-2000:]}")
         print(done.stdout.rstrip(), file=say, flush=True)
+    vendor(source, say)
     return read(source)

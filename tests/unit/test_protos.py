@@ -13,6 +13,14 @@ LEFT_OUT = {
     "tensorflow.TensorProto.variant_val",
     "tensorflow.TensorInfo.coo_sparse",
     "tensorflow.TensorInfo.composite_tensor",
+    "tensorflow.MetaGraphDef.graph_def",
+    "tensorflow.MetaGraphDef.saver_def",
+    "tensorflow.MetaGraphDef.collection_def",
+    "tensorflow.MetaGraphDef.asset_file_def",
+    "tensorflow.MetaGraphDef.object_graph_def",
+    "tensorflow.MetaGraphDef.MetaInfoDef.stripped_op_list",
+    "tensorflow.MetaGraphDef.MetaInfoDef.any_info",
+    "tensorflow.MetaGraphDef.MetaInfoDef.function_aliases",
     "tensorflow.serving.PredictRequest.predict_streamed_options",
     "tensorflow.serving.PredictRequest.client_id",
     "tensorflow.serving.PredictRequest.request_options",
@@ -57,12 +65,12 @@ def describe(files):
 OURS = (
     DESCRIBE
     + """
-from adapter.pb import serving_pb2, tensorflow_error_pb2, tensorflow_pb2
+from adapter.pb import serving_pb2, tensorflow_error_pb2, tensorflow_pb2, tensorflow_saved_model_pb2
 paths = {}
 for service in serving_pb2.DESCRIPTOR.services_by_name.values():
     for m in service.methods:
         paths[f"/{service.full_name}/{m.name}"] = [m.input_type.full_name, m.output_type.full_name]
-modules = [serving_pb2, tensorflow_error_pb2, tensorflow_pb2]
+modules = [serving_pb2, tensorflow_error_pb2, tensorflow_pb2, tensorflow_saved_model_pb2]
 print(json.dumps([describe([m.DESCRIPTOR for m in modules]), paths]))
 """
 )
@@ -74,7 +82,7 @@ THEIRS = (
 from types import SimpleNamespace
 from tensorflow.core.example import example_pb2, feature_pb2
 from tensorflow.core.framework import tensor_pb2, tensor_shape_pb2, types_pb2
-from tensorflow.core.protobuf import meta_graph_pb2
+from tensorflow.core.protobuf import meta_graph_pb2, saved_model_pb2
 from tensorflow_serving.apis import (classification_pb2, get_model_metadata_pb2, get_model_status_pb2, inference_pb2,
     input_pb2, model_management_pb2, model_pb2, predict_pb2, regression_pb2, status_pb2)
 from tensorflow_serving.apis import model_service_pb2_grpc, prediction_service_pb2_grpc
@@ -94,7 +102,7 @@ class Anything:
 for module, service in ((prediction_service_pb2_grpc, "PredictionService"), (model_service_pb2_grpc, "ModelService")):
     getattr(module, f"{service}Stub")(Paths())
     getattr(module, f"add_{service}Servicer_to_server")(Anything(), Paths())
-modules = [example_pb2, feature_pb2, tensor_pb2, tensor_shape_pb2, types_pb2, meta_graph_pb2,
+modules = [example_pb2, feature_pb2, tensor_pb2, tensor_shape_pb2, types_pb2, meta_graph_pb2, saved_model_pb2,
     classification_pb2, get_model_metadata_pb2, get_model_status_pb2, inference_pb2, input_pb2, model_management_pb2,
     model_pb2, predict_pb2, regression_pb2, status_pb2, file_system_storage_path_source_pb2, model_server_config_pb2]
 error_codes = status_pb2.StatusProto.DESCRIPTOR.fields_by_name["error_code"].enum_type.file

@@ -12,8 +12,8 @@ from adapter.bundle.manifest import BundleError, parse
 from deploy.bundle import archive
 from deploy.bundle.pack import pack
 from deploy.bundle.source import build
-from deploy.bundle.tfs import models_config
-from tests.unit.packing.archives import source_at
+from deploy.bundle.tfs import batching_config, models_config
+from tests.unit.packing.archives import MANIFEST, source_at
 
 
 @pytest.fixture
@@ -43,7 +43,30 @@ def test_it_holds_the_manifest_the_models_and_their_config_and_nothing_else(sour
     assert names == [
         "bundle.toml",
         *(f"models/{m}/{f}" for m in ("a/1", "b/20") for f in ("saved_model.pb", "variables/x")),
-        "tfs/models.config",
+        *(f"tfs/{name}.config" for name in ("batching", "models", "monitoring")),
+    ]
+
+
+def test_it_holds_the_handler_its_packages_assets_and_the_examples(source: Path, tmp_path: Path) -> None:
+    (source / "handler" / "__pycache__").mkdir(parents=True)
+    for name in ("__init__.py", "words.txt", ".swp", "__pycache__/x.pyc"):
+        (source / "handler" / name).touch()
+    for name in ("assets/vocabulary.txt", "examples/one.json", "examples/spare.json"):
+        (source / name).parent.mkdir(exist_ok=True)
+        (source / name).write_text("{}")
+    example = '[[examples]]\nname = "one"\nrequest = "examples/one.json"\n'
+    (source / "bundle.toml").write_text(f'handler = "handler"\n{MANIFEST}{example}')
+    (source / "requirements.txt").write_text("# nothing that the image lacks\nnumpy\n")
+    pack(source, tmp_path / "p.tar.zst")
+    with (tmp_path / "p.tar.zst").open("rb") as file:
+        names = [entry.name for entry in archive.entries(file) if not entry.name.startswith(("models/", "tfs/"))]
+    assert names == [
+        "bundle.toml",
+        "assets/vocabulary.txt",
+        "examples/one.json",
+        "handler/__init__.py",
+        "handler/words.txt",
+        "vendor.lock",
     ]
 
 
@@ -70,6 +93,14 @@ def test_the_config_serves_exactly_the_listed_versions(source: Path) -> None:
     config = models_config(parse(source / "bundle.toml"), "/alloc/bundle")
     assert 'base_path: "/alloc/bundle/models/b"' in config
     assert "specific { versions: 20 }" in config
+
+
+def test_labels_and_the_largest_batch_go_into_the_config(source: Path) -> None:
+    labelled = MANIFEST.replace("version = 20\n", "version = 20\nlabels = { stable = 20, next = 20 }\n")
+    (source / "bundle.toml").write_text(labelled + "[limits]\nmax_batch = 7\n")
+    manifest = parse(source / "bundle.toml")
+    assert 'version_labels { key: "stable" value: 20 }' in models_config(manifest, "/alloc/bundle")
+    assert "max_batch_size { value: 7 }" in batching_config(manifest)
 
 
 def test_what_is_missing_is_built_and_a_build_that_fails_says_why(source: Path) -> None:

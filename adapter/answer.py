@@ -43,7 +43,7 @@ class Answer(web.Response):
         if not head.count("\r") == head.count("\n") == len(lines) - 1:
             raise ValueError("a header of the answer has a line break in it")
         self._head = b"%b\r\n\r\n" % head.encode()
-        if request.method == "HEAD":
+        if request.method == "HEAD" or self._status == 304:
             self._whole = b""
         self._writer = request.writer
         return self._writer

@@ -10,7 +10,7 @@ import logging
 import os
 import signal
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 
@@ -21,11 +21,15 @@ from adapter.access.access import Access
 from adapter.bundle import manifest
 from adapter.chain import Chain, Routes
 from adapter.contract import docs
+from adapter.contract.changes import Changes
 from adapter.contract.health import Health
+from adapter.contract.history import History
 from adapter.contract.metrics import Metrics
+from adapter.contract.release import Running
 from adapter.contract.shutdown import Shutdown
 from adapter.exchange import Bodies
 from adapter.group import ending, transitions
+from adapter.group.consul import Agent
 from adapter.group.drain import Drain
 from adapter.group.presence import Presence
 from adapter.group.state import TFS, Group
@@ -36,7 +40,7 @@ from adapter.inference.plane import DataPlane
 from adapter.inference.v1 import V1
 from adapter.inference.v2 import V2
 from adapter.settings import Settings
-from adapter.telemetry import metrics
+from adapter.telemetry import metrics, resource
 from adapter.telemetry.logs import LogStream
 from adapter.telemetry.own_log import OwnLog
 from adapter.telemetry.scrape import Scraper
@@ -60,8 +64,12 @@ async def serve(settings: Settings, bundle: manifest.Manifest | None, stream: Lo
     bodies = Bodies(settings)
     plane = DataPlane(connection, _coalesced(settings, bundle), settings.tfs_max_calls, settings.max_queue)
     v2 = V2(plane, bodies, lambda: group.ready, "tandem", adapter.__version__)
+    name = resource.resource(os.environ, (bundle.name, bundle.version) if bundle else None)["service.name"]
+    running = Running(os.environ, settings, bundle, settings.service or name)
+    consul = agent(settings)
+    changes = Changes(group, running, history(settings, consul, running.service))
     chain = Chain(
-        routes=contract(bundle, group, bodies, drain, scraper),
+        routes=contract(bundle, group, bodies, drain, changes, scraper, access.demand),
         faces={"/v1/": V1(plane, bodies, settings.cors), "/v2/": v2, "/v2": v2},
         settings=settings,
         group=group,
@@ -86,7 +94,7 @@ async def serve(settings: Settings, bundle: manifest.Manifest | None, stream: Lo
     await site.start()
     _say_what_runs(settings, bundle, runner, access)
     watcher = Watcher(group, connection, models, transitions.tell)
-    background = [asyncio.create_task(watcher.run())]
+    background = [asyncio.create_task(watcher.run()), asyncio.create_task(changes.run())]
     if access.anything_to_follow:
         access.observe = lambda results: transitions.tell(group.observe(results, time.time()))
         background.append(asyncio.create_task(access.run()))
@@ -113,6 +121,8 @@ async def serve(settings: Settings, bundle: manifest.Manifest | None, stream: Lo
     await asyncio.gather(*background, return_exceptions=True)  # the tailer reads to the end of TFS's log
     await runner.cleanup()
     await connection.close()
+    if consul is not None:
+        consul.close()
     if scraper is not None:
         await scraper.close()
     stream.stop()
@@ -137,7 +147,13 @@ def _failed(drain: Drain, task: "asyncio.Task[None]") -> None:
 
 
 def contract(
-    bundle: manifest.Manifest | None, group: Group, bodies: Bodies, drain: Drain, scraper: Scraper | None = None
+    bundle: manifest.Manifest | None,
+    group: Group,
+    bodies: Bodies,
+    drain: Drain,
+    changes: Changes,
+    scraper: Scraper | None = None,
+    demand: Callable[[str], str] | None = None,
 ) -> Routes:
     """The resources of the contract that have exact paths."""
     health = Health(group)
@@ -149,8 +165,25 @@ def contract(
         "/health/startup": {"GET": health.startup, "HEAD": health.startup},
         "/metrics": {"GET": page, "HEAD": page},
         "/shutdown": {"POST": Shutdown(bodies, drain.end)},
-        **docs.routes(bundle),
+        "/changes": {"GET": changes.releases, "HEAD": changes.releases},
+        "/changes/current": {"GET": changes.current, "HEAD": changes.current},
+        **docs.routes(bundle, demand=demand),
     }
+
+
+def agent(settings: Settings) -> Agent | None:
+    """The Consul agent, where there is one."""
+    if not settings.consul_addr:
+        return None
+    return Agent(settings.consul_addr, settings.consul_token_file, settings.consul_ca_file)
+
+
+def history(settings: Settings, consul: Agent | None, service: str) -> History | None:
+    """The history of the service in Consul, where there is one."""
+    if consul is None:
+        return None
+    namespace = os.environ.get("NOMAD_NAMESPACE", "default")
+    return History(consul, settings.consul_prefix, namespace, service, settings.changes_kept)
 
 
 def _coalesced(settings: Settings, bundle: manifest.Manifest | None) -> frozenset[str]:

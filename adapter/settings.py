@@ -23,6 +23,9 @@ NOMAD_DEFAULTS = {
     "ADAPTER_ALLOC_DATA": "{NOMAD_ALLOC_DIR}/data",
     "ADAPTER_ALLOC_ID": "{NOMAD_ALLOC_ID}",
     "ADAPTER_TASK_API": "{NOMAD_SECRETS_DIR}/api.sock",
+    "ADAPTER_CONSUL_ADDR": "{CONSUL_HTTP_ADDR}",
+    "ADAPTER_CONSUL_CA_FILE": "{CONSUL_CACERT}",
+    "ADAPTER_CONSUL_TOKEN_FILE": "{CONSUL_HTTP_TOKEN_FILE}",
 }
 
 
@@ -105,6 +108,30 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """TOML file of the tenants and what each may use; empty = all use the same."""
     production: bool = False
     """Refuse to start where tokens are not asked for, or are not asked whom they are for."""
+    service: str = ""
+    """Name of the service in Consul and in the history; empty = OTEL_SERVICE_NAME, the job's, or the bundle's."""
+    node: str = ""
+    """The machine, as `/changes` names it; empty = as Nomad names it, or the host's name."""
+    deployment: str = ""
+    """Name of this deployment where the platform is not Nomad: its instances record one release in the history."""
+    consul_addr: str = ""
+    """Consul agent that keeps the history: `host:port` or a URL; empty = none."""
+    consul_token_file: str = ""
+    """File with the token for Consul, read for each call."""
+    consul_ca_file: str = ""
+    """Certificates that Consul's must be signed by (`https://`)."""
+    consul_prefix: Annotated[str, Meta(pattern=r"^[A-Za-z0-9._-]{1,64}$")] = "tandem"
+    """First part of the keys in Consul's key/value store."""
+    changes_kept: Annotated[int, Meta(ge=1, le=500)] = 200
+    """Releases that the history holds at most; a value has at most 512 KiB in Consul, and a page is read whole."""
+    consul_register: bool = False
+    """Register with Consul from here: where no platform does it. Under Nomad the service block does."""
+    consul_check: Literal["ttl", "http"] = "ttl"
+    """How Consul learns that a registered instance is ready: it is told, or it asks `/health/ready`."""
+    consul_tags: str = ""
+    """Tags of the registered service, comma-separated."""
+    advertise: str = ""
+    """`host:port` under which others reach a registered instance; empty = the address it has towards Consul."""
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     """Least severity written."""
     access_log: bool = True
@@ -174,4 +201,17 @@ def _problems_of_addresses(values: Mapping[str, Any]) -> list[str]:
     url = values.get("tfs_metrics_url", "")
     if url and (urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).netloc):
         problems.append(f"ADAPTER_TFS_METRICS_URL={url!r}: expected http://host:port/path, or nothing")
+    consul = values.get("consul_addr", "")
+    if consul and not re.fullmatch(r"(https?://)?(\[[0-9a-fA-F:]+\]|[^:/@\s]+)(:\d{1,5})?/?", consul):
+        problems.append(f"ADAPTER_CONSUL_ADDR={_without_userinfo(consul)!r}: expected host:port or http(s)://host:port")
+    if values.get("consul_register") and not consul:
+        problems.append("ADAPTER_CONSUL_REGISTER=1: needs ADAPTER_CONSUL_ADDR")
+    advertise = values.get("advertise", "")
+    if advertise and not re.fullmatch(r"(\[[0-9a-fA-F:]+\]|[^:/\s]+):\d{1,5}", advertise):
+        problems.append(f"ADAPTER_ADVERTISE={advertise!r}: expected host:port")
     return problems
+
+
+def _without_userinfo(url: str) -> str:
+    """For messages: what stands before an @ may be a password."""
+    return url.rpartition("@")[2]

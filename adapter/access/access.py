@@ -41,6 +41,8 @@ class Access:
         self._networks: dict[str, tuple[Network, ...]] = {}
         self._jwks: JwksUrl | None = None
         policy = self._policy()
+        self.demand = (lambda path: policy.demand(path, path)) if self.asks_for_tokens else None
+        """What a path asks for; None where no token is asked for."""
         tokens = self._tokens() if self.asks_for_tokens else None
         tenants = Tenants() if settings.tenants else None
         if tenants is not None:

@@ -39,13 +39,13 @@ class Health:
             "status": "pass" if ok else "fail",
             "state": group.state,
             "reason": group.reason,
-            "since": _rfc3339(group.since),
+            "since": rfc3339(group.since),
             "checks": {
-                name: {"status": "pass" if c.ok else "fail", "reason": c.reason, "since": _rfc3339(c.since)}
+                name: {"status": "pass" if c.ok else "fail", "reason": c.reason, "since": rfc3339(c.since)}
                 for name, c in group.checks.items()
             },
             "history": [
-                {"from": t.before, "to": t.after, "reason": t.reason, "at": _rfc3339(t.at)} for t in group.history
+                {"from": t.before, "to": t.after, "reason": t.reason, "at": rfc3339(t.at)} for t in group.history
             ],
         }
         headers = {"Content-Type": "application/json", "Cache-Control": "no-store"}
@@ -54,5 +54,6 @@ class Health:
         return response(200 if ok else 503, orjson.dumps(body), headers)
 
 
-def _rfc3339(seconds: float) -> str:
+def rfc3339(seconds: float) -> str:
+    """Unix seconds as people and machines read them: UTC, milliseconds."""
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

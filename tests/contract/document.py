@@ -19,7 +19,9 @@ SOURCE = Path(__file__).parents[2] / "adapter" / "contract" / "openapi.yaml"
 METHODS = ("get", "post", "put", "patch", "delete", "head", "options", "trace")
 _BASE = "urn:contract"
 _FORMATS = FormatChecker(formats=())
-_FORMATS.checks("date-time", raises=ValueError)(lambda text: bool(datetime.fromisoformat(text)))
+_FORMATS.checks("date-time", raises=ValueError)(
+    lambda text: not isinstance(text, str) or bool(datetime.fromisoformat(text))
+)
 
 
 class Contract:
@@ -50,6 +52,7 @@ class Contract:
 
     def path_of(self, path: str) -> str | None:
         """The document's path for that of a request, if it has one."""
+        path = path.partition("?")[0]
         matches = [template for template in self.document["paths"] if _expression(template).fullmatch(path)]
         assert len(matches) < 2, f"{path} is documented as {matches}"
         return matches[0] if matches else None
@@ -72,6 +75,8 @@ class Contract:
                 errors += [f"{name}: {error}" for error in self.schema_errors(header["schema"], value)]
             elif header.get("required"):
                 errors.append(f"{name} is missing")
+        if "content" not in documented:
+            return errors + (["a body that is not documented"] if answer.body else [])
         content_type = answer.headers["content-type"].partition(";")[0]
         if content_type not in documented["content"]:
             return [*errors, f"{answer.status} {content_type} is not documented"]

@@ -9,6 +9,10 @@
 #            down in the order below and is placed anew. A failed liveness check restarts the allocation, both tasks.
 #   stop     out of Consul → shutdown_delay → SIGTERM to the adapter (leader), which finishes what is in flight →
 #            SIGTERM to `tfs`, which has no handler for it and needs none by then.
+#   restart  of the group: Nomad stops both tasks at the same time, so `tfs` runs under a few lines of shell that hold its
+#            SIGTERM back until the adapter has finished.
+#   end      POST /shutdown stops the allocation through Nomad's task API (deploy/nomad/ has the ACL policy); where that
+#            is not allowed, the adapter fails until its restarts are used up.
 #   socket   connect(2) asks for write permission on a unix socket, and TensorFlow Serving creates its own 0755: both
 #            tasks run as the same unprivileged user, and nobody else can call past the adapter.
 
@@ -474,7 +478,7 @@ job "serving" {
       driver         = "docker"
       user           = var.user
       kill_signal    = "SIGTERM"
-      kill_timeout   = "2s" # nothing is in flight by then
+      kill_timeout   = "${var.shutdown_grace + 5}s" # used in a restart of the group alone, see tfs.sh
       shutdown_delay = "0s"
 
       lifecycle {
@@ -493,11 +497,11 @@ job "serving" {
 
       config {
         image = local.tfs_image
-        # In the place of the stock image's shell script, which adds ports of its own and stays as a parent.
-        entrypoint      = ["/usr/bin/tensorflow_model_server"]
+        # In the place of the stock image's shell script, which adds ports of its own.
+        entrypoint      = ["/bin/bash", "${NOMAD_TASK_DIR}/tfs.sh"]
         args            = local.tfs_args
         network_mode    = local.bridge ? "" : "host"
-        init            = true # PID 1 would ignore a SIGTERM that it has no handler for
+        init            = true
         cap_drop        = ["all"]
         security_opt    = ["no-new-privileges"]
         readonly_rootfs = true
@@ -505,6 +509,33 @@ job "serving" {
           type   = "tmpfs"
           target = "/tmp"
         }
+      }
+
+      # TensorFlow Serving ends at once on SIGTERM, requests or not. The adapter holds the lock for as long as it needs it;
+      # after a stop of the allocation it is free already. Nobody else sees why it died: docker does not tell of the
+      # kernel's out-of-memory killer under cgroup v2.
+      template {
+        destination = "local/tfs.sh"
+        change_mode = "noop"
+        data        = <<-EOT
+          /usr/bin/tensorflow_model_server "$@" &
+          server=$!
+          stop() {
+            stopped=1
+            flock --shared "$NOMAD_ALLOC_DIR/data/adapter.lock" true
+            kill -KILL "$server"
+          }
+          trap stop TERM
+          while wait "$server" 2>/dev/null; status=$?; kill -0 "$server" 2>/dev/null; do :; done
+          [ -z "$stopped" ] || exit 0
+          if [ "$status" -gt 128 ]; then
+            echo "Killed by SIG$(kill -l "$status"): tensorflow_model_server$(
+              grep -qs '^oom_kill [1-9]' /sys/fs/cgroup/memory.events /sys/fs/cgroup/memory/memory.oom_control &&
+                echo ', out of memory'
+            )" >&2
+          fi
+          exit "$status"
+        EOT
       }
 
       env = local.gpu ? { TF_FORCE_GPU_ALLOW_GROWTH = "true" } : {}

@@ -177,6 +177,7 @@ _FAILURE = re.compile(
     r"|No versions of servable (?P<b>\S+) found under base path "
     r"|FileSystemStoragePathSource encountered .* for servable (?P<c>\S+) with error "
     r"|Failed to start server\. Error: "
+    r"|Killed by SIG"  # the job's tfs.sh
 )
 
 

@@ -4,7 +4,8 @@
     tfs dies      → started again after RESTART_DELAY, at most RESTART_ATTEMPTS times in RESTART_INTERVAL; then the
                     adapter drains and the group fails as one
     adapter ends  → the group ends: the leader is dead, so tfs is stopped
-    Ctrl-C        → SIGTERM to the adapter, which drains; then SIGTERM to tfs
+    Ctrl-C        → SIGTERM to the adapter, which drains; then SIGTERM to tfs; a second one forces
+    POST /shutdown → the adapter drains and has the task API stop the allocation: as Ctrl-C
 
 The allocation's directory lies under `--dir` and is removed at the end.
 """
@@ -19,6 +20,8 @@ import sys
 import tempfile
 import uuid
 from collections import deque
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from adapter.bundle.manifest import Manifest, read
@@ -27,6 +30,7 @@ from deploy.bundle.source import build
 from deploy.bundle.tfs import MONITORING, models_config
 from deploy.local.console import Console
 from deploy.local.task import Task
+from deploy.local.task_api import TaskApi
 
 RESTART_DELAY = 1.0
 RESTART_ATTEMPTS = 5
@@ -48,6 +52,7 @@ class EmbeddedGroup:
         self._allocation = directory.resolve() / self._id
         self._short = Path(tempfile.mkdtemp(prefix="tandem-"))  # a socket's path has at most 107 bytes (unix(7))
         self._stop = asyncio.Event()
+        self._force: Callable[[], None] = lambda: None
         self._ready = False
         self._leader_ended = False
 
@@ -59,13 +64,22 @@ class EmbeddedGroup:
         """
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, self._stop.set)
+            loop.add_signal_handler(number, self._interrupt)
+        api = TaskApi(self._short / "api.sock", self._id, self._stop.set)
         try:
             manifest = self._place()
+            await api.start()
             return await self._supervise(manifest)
         finally:
+            await api.close()
             shutil.rmtree(self._allocation, ignore_errors=True)
             shutil.rmtree(self._short, ignore_errors=True)
+
+    def _interrupt(self) -> None:
+        """The first time, stop; the second time, the adapter is told again."""
+        if self._stop.is_set():
+            self._force()
+        self._stop.set()
 
     def _place(self) -> Manifest:
         """What Nomad's artifact and template blocks do before a task starts."""
@@ -110,6 +124,7 @@ class EmbeddedGroup:
             "ADAPTER_TFS_GRPC": f"unix://{self._short}/tmp/tfs.sock",
             "ADAPTER_TFS_METRICS_URL": f"http://127.0.0.1:{monitoring}/monitoring/prometheus/metrics",
             "ADAPTER_TFS_MAX_CALLS": str(MAX_CALLS),
+            "ADAPTER_TASK_API": str(self._short / "api.sock"),
         }
         leader = [sys.executable, "-m", "adapter"]
         return (
@@ -134,6 +149,7 @@ class EmbeddedGroup:
                 return leader.result()
             failed = sidecar.done()
             self._console.say("tfs failed for good: the group fails as one" if failed else "stopping: adapter first")
+            self._force = partial(adapter.signal, signal.SIGTERM)
             status = await adapter.stop(KILL_TIMEOUT)
             self._leader_ended = True
             return 1 if failed else status
@@ -148,7 +164,11 @@ class EmbeddedGroup:
         loop = asyncio.get_running_loop()
         restarts: deque[float] = deque()
         while True:
+            out_of_memory = kernel_oom_kills()
             status = await tfs.wait()
+            if status < 0:  # as the job's tfs.sh says it
+                because = ", out of memory" if kernel_oom_kills() > out_of_memory else ""
+                tfs.note(f"Killed by {signal.Signals(-status).name}: tensorflow_model_server{because}\n")
             while restarts and loop.time() - restarts[0] > RESTART_INTERVAL:
                 restarts.popleft()
             if len(restarts) == RESTART_ATTEMPTS:
@@ -190,6 +210,12 @@ def free_port() -> int:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
         return port
+
+
+def kernel_oom_kills(counters: Path = Path("/proc/vmstat")) -> int:
+    """How many processes of this machine the kernel has killed for want of memory."""
+    fields = (line.split() for line in counters.read_text().splitlines())
+    return next((int(value) for name, value in fields if name == "oom_kill"), 0)
 
 
 def _ending(status: int) -> str:

@@ -118,6 +118,12 @@ class Task:
             self.signal(signal.SIGKILL)
             return await self.wait()
 
+    def note(self, line: str) -> None:
+        """Write one line into the log of a task that has ended, as if it had said it on stderr."""
+        log = RotatedLog(self._allocation / "alloc" / "logs" / f"{self.name}.stderr")
+        log.write(line.encode())
+        log.close()
+
     def signal(self, number: signal.Signals) -> None:
         """Send a signal to the task, if it still runs."""
         if self._process is not None and self._process.returncode is None:

@@ -68,6 +68,20 @@ async def ask(session: aiohttp.ClientSession, address: str) -> Call:
         return Call(started, address, failure=repr(error))
 
 
+async def is_ready(client: aiohttp.ClientSession, address: str) -> bool:
+    """Whether /health/ready says so; a closed port does not."""
+    try:
+        async with client.get(f"http://{address}/health/ready") as response:
+            return response.status == 200
+    except aiohttp.ClientError:
+        return False
+
+
+def refused_for_now(call: Call) -> bool:
+    """The one answer that is right while the model server is away."""
+    return call.status == 503 and call.retry_after is not None
+
+
 def session() -> aiohttp.ClientSession:
     """Every request on a connection of its own: the hard case for an instance that goes away."""
     return aiohttp.ClientSession(

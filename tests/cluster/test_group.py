@@ -2,24 +2,21 @@
 
 import asyncio
 import json
-import os
-import signal
 import time
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import aiohttp
 import pytest
 
 from deploy.cluster.cluster import Cluster
-from tests.cluster.client import Call, Directory, Load, ask, session
+from tests.cluster.allocation import processes
+from tests.cluster.client import Directory, Load, ask, is_ready, session
 from tests.cluster.conftest import Service
 from tests.cluster.jobfile import JOB
 
 Deploy = Callable[..., Service]
-RESTARTS = 3  # as the job says
 
 
 @pytest.fixture
@@ -72,54 +69,6 @@ async def test_in_host_mode_the_only_port_is_the_adapters(cluster: Cluster, depl
     (allocation,) = cluster.nomad.running(service.name)
     ports = {task: listening(processes(cluster, task, allocation["ID"])) for task in ("tfs", "adapter")}
     assert ports == {"tfs": set(), "adapter": {int(address.split(":")[1])}}
-
-
-async def test_a_killed_model_server_is_noticed_at_once_and_healed_without_a_wrong_answer(
-    cluster: Cluster, deploy: Deploy
-) -> None:
-    service = deploy("killed")
-    (address,) = cluster.consul.passing(service.name, 1, seconds=10)
-    (allocation,) = cluster.nomad.running(service.name)
-    server = processes(cluster, "tfs", allocation["ID"])[-1]
-
-    async with session() as client, asyncio.timeout(60):
-        calls = [await ask(client, address)]
-        os.kill(server, signal.SIGKILL)
-        killed = time.monotonic()
-        while await is_ready(client, address):
-            calls.append(await ask(client, address))
-        noticed = time.monotonic() - killed
-        calls.append(await ask(client, address))
-        while not await is_ready(client, address):
-            calls.append(await ask(client, address))
-        calls.append(await ask(client, address))
-
-    assert noticed < 1.0
-    assert calls[0].correct
-    assert calls[-1].correct
-    assert not [call for call in calls if not (call.correct or refused_for_now(call))]
-    assert [call for call in calls if refused_for_now(call)], "the model server was away, and nobody was told"
-    cluster.consul.passing(service.name, 1, seconds=10)
-    (healed,) = cluster.nomad.running(service.name)
-    assert healed["ID"] == allocation["ID"], "the sidecar was to be restarted, not the group"
-
-
-def test_a_model_server_that_keeps_dying_takes_the_group_down_which_is_placed_anew(
-    cluster: Cluster, deploy: Deploy
-) -> None:
-    service = deploy("dying")
-    (first,) = cluster.nomad.running(service.name)
-    for restarts in range(1 + RESTARTS):
-        cluster.nomad.restarted(first["ID"], "tfs", restarts, seconds=30)
-        os.kill(processes(cluster, "tfs", first["ID"])[-1], signal.SIGKILL)
-
-    assert cluster.nomad.failed(service.name, seconds=60) == first["ID"]
-    states = cluster.nomad.api.get(f"/allocation/{first['ID']}")["TaskStates"]
-    assert states["tfs"]["Failed"]
-    assert "Sibling Task Failed" in [event["Type"] for event in states["adapter"]["Events"]]
-    cluster.consul.passing(service.name, 1, seconds=60)
-    (second,) = cluster.nomad.running(service.name)
-    assert second["ID"] != first["ID"]
 
 
 async def test_a_release_under_load_loses_no_request(cluster: Cluster, deploy: Deploy, directory: Directory) -> None:
@@ -195,30 +144,6 @@ def test_a_bundle_that_is_not_what_the_job_says_is_never_served(
     said = cluster.nomad.logs(allocation, "adapter", "stderr")
     assert "the job says model version 2, the bundle holds half_plus_two 1" in said
     assert cluster.consul.passing("mismatch", 0, seconds=10) == []
-
-
-async def is_ready(client: aiohttp.ClientSession, address: str) -> bool:
-    """Whether /health/ready says so; a closed port does not."""
-    try:
-        async with client.get(f"http://{address}/health/ready") as response:
-            return response.status == 200
-    except aiohttp.ClientError:
-        return False
-
-
-def refused_for_now(call: Call) -> bool:
-    """The one answer that is right while the model server is away."""
-    return call.status == 503 and call.retry_after is not None
-
-
-def processes(cluster: Cluster, task: str, allocation: str) -> list[int]:
-    """The process ids of a task's container, its init first."""
-    state = cluster.docker.client("inspect", "--format", "{{.State.Pid}}", f"{task}-{allocation}")
-    init = int(state)
-    found = [init]
-    for pid in found:
-        found += [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-    return found
 
 
 def listening(pids: list[int]) -> set[int]:

@@ -115,7 +115,9 @@ def test_the_model_server_speaks_grpc_on_the_socket_only(parsed: Parse, device: 
     tfs, _ = tasks(parsed(device=device, network_mode=network_mode))
     assert "--port=0" in tfs["Config"]["args"]
     assert "--grpc_socket_path=${NOMAD_ALLOC_DIR}/tmp/tfs.sock" in tfs["Config"]["args"]
-    assert tfs["Config"]["entrypoint"] == ["/usr/bin/tensorflow_model_server"]
+    (script,) = [each["EmbeddedTmpl"] for each in tfs["Templates"] if each["DestPath"] == "local/tfs.sh"]
+    assert tfs["Config"]["entrypoint"] == ["/bin/bash", "${NOMAD_TASK_DIR}/tfs.sh"]
+    assert script.startswith('/usr/bin/tensorflow_model_server "$@" &\n')
 
 
 def test_in_host_mode_the_model_server_opens_no_port_at_all(parsed: Parse) -> None:
@@ -146,10 +148,10 @@ def test_the_adapter_keeps_within_the_calls_that_the_model_server_takes(parsed: 
 
 @pytest.mark.parametrize("grace", [1, 20, 25])
 def test_a_drain_fits_into_the_time_that_nomad_gives_it(parsed: Parse, grace: int) -> None:
-    _, adapter = tasks(parsed(shutdown_grace=grace))
+    tfs, adapter = tasks(parsed(shutdown_grace=grace))
     drain = float(adapter["Env"]["ADAPTER_SHUTDOWN_DELAY"]) + float(adapter["Env"]["ADAPTER_SHUTDOWN_GRACE"])
     assert drain + 2 < adapter["KillTimeout"] / 1e9
-    assert adapter["KillTimeout"] <= MAX_KILL_TIMEOUT
+    assert adapter["KillTimeout"] <= tfs["KillTimeout"] <= MAX_KILL_TIMEOUT
 
 
 def test_neither_task_has_more_rights_than_it_needs(parsed: Parse) -> None:

@@ -6,6 +6,7 @@ import os
 import re
 import select
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -151,6 +152,7 @@ def test_a_dead_sidecar_is_restarted_and_the_group_heals(run: Run) -> None:
     os.kill(run.pid_of("deploy.local.model_server"), signal.SIGKILL)
     run.wait_for("degraded: .*cannot be reached", after=seen)
     run.wait_for("tfs ended .signal SIGKILL.; restarting", after=seen)
+    run.wait_for("tfs .*Killed by SIGKILL: tensorflow_model_server$", after=seen)
     run.wait_for("ready: every check passes", after=seen)
     status, body = run.get(*PREDICT)
     assert (status, json.loads(body)) == (200, {"predictions": [2.5, 3.0, 4.5]})
@@ -162,7 +164,7 @@ def test_ctrl_c_drains_the_adapter_before_tfs_ends_and_leaves_nothing_behind(run
     assert logs.is_dir()
     assert run.interrupt() == 0
     run.wait_for("draining: signal SIGTERM")
-    run.wait_for("stopped: drained")
+    run.wait_for("stopped: every request is answered")
     assert not list(run.directory.iterdir())
     assert not Path(f"/proc/{tfs}").exists()
     assert not Path(f"/proc/{adapter}").exists()
@@ -173,6 +175,17 @@ def test_post_shutdown_ends_both_tasks(run: Run) -> None:
     assert run.get("/shutdown", "{}")[0] == 202
     assert run.wait() == 0
     assert not Path(f"/proc/{tfs}").exists()
+
+
+def test_a_second_ctrl_c_forces(run: Run) -> None:
+    with socket.create_connection(("127.0.0.1", run.port)) as unfinished:
+        unfinished.sendall(b"POST /v1/models/half_plus_two:predict HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n{")
+        while b"\nhttp_server_active_requests 2.0\n" not in run.get("/metrics")[1]:
+            pass
+        run.process.send_signal(signal.SIGINT)
+        run.wait_for("draining: signal SIGTERM")
+        assert run.interrupt() == 1
+    run.wait_for("cut off: a second signal forces")
 
 
 def test_even_a_killed_group_leaves_no_process(run: Run) -> None:

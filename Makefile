@@ -12,7 +12,7 @@ UV := $(VENV)/bin/uv
 UV_VERSION := 0.13.9
 STAMP := $(VENV)/.installed
 
-.PHONY: help setup run test lint format types protos bench soak cluster cluster-down lock clean
+.PHONY: audit help setup run test lint format types protos bench soak cluster cluster-down lock clean
 
 help: ## list the verbs
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | awk -F'\t' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -37,6 +37,10 @@ lint: setup ## check style and types
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
+	$(VENV)/bin/bandit --quiet --configfile pyproject.toml --severity-level medium --recursive adapter deploy --exclude adapter/pb
+
+audit: setup ## look the adapter's locked dependencies up among known vulnerabilities (asks pypi.org, so not part of CI)
+	$(VENV)/bin/pip-audit --strict --disable-pip --require-hashes -r requirements/adapter.lock --progress-spinner off
 
 format: setup ## format the code
 	$(VENV)/bin/ruff format .

@@ -74,7 +74,7 @@ async def serve(settings: Settings, bundle: manifest.Manifest | None, stream: Lo
         settings=settings,
         group=group,
         stream=stream,
-        headers={"X-Bundle": f"{bundle.name}@{bundle.version}"} if bundle else {},
+        headers=_headers(bundle, access.tls is not None),
         gate=access.gate,
     )
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -90,7 +90,8 @@ async def serve(settings: Settings, bundle: manifest.Manifest | None, stream: Lo
     chain.connections = lambda: len(server.connections)
     runner = web.ServerRunner(server, shutdown_timeout=0)
     await runner.setup()
-    site = web.TCPSite(runner, settings.host, settings.port, backlog=1024, reuse_address=True)
+    tls = access.tls.context if access.tls is not None else None
+    site = web.TCPSite(runner, settings.host, settings.port, backlog=1024, reuse_address=True, ssl_context=tls)
     await site.start()
     _say_what_runs(settings, bundle, runner, access)
     watcher = Watcher(group, connection, models, transitions.tell)
@@ -186,6 +187,16 @@ def history(settings: Settings, consul: Agent | None, service: str) -> History |
     return History(consul, settings.consul_prefix, namespace, service, settings.changes_kept)
 
 
+def _headers(bundle: manifest.Manifest | None, tls: bool) -> dict[str, str]:
+    """What every answer says."""
+    headers = {"X-Content-Type-Options": "nosniff"}
+    if bundle is not None:
+        headers["X-Bundle"] = f"{bundle.name}@{bundle.version}"
+    if tls:
+        headers["Strict-Transport-Security"] = "max-age=31536000"  # RFC 6797
+    return headers
+
+
 def _coalesced(settings: Settings, bundle: manifest.Manifest | None) -> frozenset[str]:
     if bundle is not None:
         return frozenset(model.name for model in bundle.models if model.coalesce)
@@ -205,7 +216,14 @@ def _say_what_runs(
         "tandem.tfs_grpc": settings.tfs_grpc,
         "process.pid": os.getpid(),
     }
-    log.info("Serving %s at http://%s:%d", what, host, port, extra={"attributes": attributes})
+    log.info(
+        "Serving %s at %s://%s:%d",
+        what,
+        "http" if access.tls is None else "https",
+        host,
+        port,
+        extra={"attributes": attributes},
+    )
     if not access.asks_for_tokens:
         log.warning("No token is asked for: whoever reaches this port may predict and shut it down")
     if not settings.tfs_metrics_url:

@@ -68,6 +68,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Bytes of request bodies held at one time; beyond it 503."""
     max_connections: Annotated[int, Meta(ge=1)] = 4096
     """Open connections at most; beyond it 503 and close."""
+    head_timeout: PositiveSeconds = 15.0
+    """Seconds that a request's head may take from its first byte to its last; then the connection is cut off."""
     max_queue: Annotated[int, Meta(ge=1)] = 1024
     """Requests that may wait for a call to TensorFlow Serving; beyond it 503."""
     cors: bool = False
@@ -106,6 +108,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Changes to what resources ask for: `/metrics=open, /docs=open` (adapter/access/policy.py has the table)."""
     tenants: str = ""
     """TOML file of the tenants and what each may use; empty = all use the same."""
+    tls_certificate: str = ""
+    """PEM file of the server's certificate chain, and of its key unless `tls_key` is set; empty = no TLS."""
+    tls_key: str = ""
+    """PEM file of the certificate's key; empty = it is in `tls_certificate`."""
+    tls_client_ca: str = ""
+    """PEM file of the authorities whose client certificates are asked for (mTLS), on all but `/health`; empty = none."""
     production: bool = False
     """Refuse to start where tokens are not asked for, or are not asked whom they are for."""
     service: str = ""

@@ -322,6 +322,133 @@ variable "log_level" {
   }
 }
 
+variable "production" {
+  type        = bool
+  default     = false
+  description = "Refuse to start unless tokens are asked for (jwt_jwks, or jwks or jwt_secret among the secret_files) with a jwt_audience."
+  validation {
+    condition     = contains([true, false], var.production)
+    error_message = "The production must be true or false."
+  }
+}
+
+variable "allow" {
+  type        = list(string)
+  default     = []
+  description = "Addresses (CIDRs) that get in; empty: every one. With allow among the secret_files the list comes from there."
+  validation {
+    condition     = join("", [for cidr in var.allow : regex_replace(cidr, "^[0-9a-fA-F:.]+(/[0-9]{1,3})?$", "")]) == ""
+    error_message = "The allow must hold addresses and CIDRs such as 10.0.0.0/8 or 2001:db8::/32."
+  }
+}
+
+variable "allow_health" {
+  type        = list(string)
+  default     = []
+  description = <<-EOT
+    Addresses that get in on /health alone, where there is an allow-list: the checker's. Empty: the bridge gateway's
+    (172.26.64.1, unless the clients configure another), under host networking the node's own.
+  EOT
+  validation {
+    condition     = join("", [for cidr in var.allow_health : regex_replace(cidr, "^[0-9a-fA-F:.]+(/[0-9]{1,3})?$", "")]) == ""
+    error_message = "The allow_health must hold addresses and CIDRs such as 172.26.64.1."
+  }
+}
+
+variable "trusted_proxies" {
+  type        = list(string)
+  default     = []
+  description = "Proxies (CIDRs) whose Forwarded or X-Forwarded-For names the client that the allow-list is about."
+  validation {
+    condition     = join("", [for cidr in var.trusted_proxies : regex_replace(cidr, "^[0-9a-fA-F:.]+(/[0-9]{1,3})?$", "")]) == ""
+    error_message = "The trusted_proxies must hold addresses and CIDRs such as 10.9.0.0/16."
+  }
+}
+
+variable "jwt_jwks" {
+  type        = string
+  default     = ""
+  description = "URL of the JWK set that tokens are checked with; empty: none."
+  validation {
+    condition     = regex_replace(var.jwt_jwks, "^(https?://[^[:space:]]+)?$", "") == ""
+    error_message = "The jwt_jwks must be an http:// or https:// URL."
+  }
+}
+
+variable "jwt_issuer" {
+  type        = string
+  default     = ""
+  description = "The iss that tokens must have; empty: not looked at."
+  validation {
+    condition     = regex_replace(var.jwt_issuer, "^[^[:space:]]*$", "") == ""
+    error_message = "The jwt_issuer must be without spaces."
+  }
+}
+
+variable "jwt_audience" {
+  type        = string
+  default     = ""
+  description = "The aud that tokens must have; empty: not looked at."
+  validation {
+    condition     = regex_replace(var.jwt_audience, "^[^[:space:]]*$", "") == ""
+    error_message = "The jwt_audience must be without spaces."
+  }
+}
+
+variable "policy" {
+  type        = map(string)
+  default     = {}
+  description = "Changes to what resources ask for, such as { \"/docs\" = \"open\" }; docs/security.md has the table."
+  validation {
+    condition     = length([for demand in values(var.policy) : demand if !contains(["open", "any", "closed", "predict", "admin", "metrics", "docs"], demand)]) == 0
+    error_message = "The policy must ask for open, any, closed, predict, admin, metrics or docs."
+  }
+}
+
+variable "secret_files" {
+  type        = list(string)
+  default     = []
+  description = <<-EOT
+    What is rendered into the adapter's secrets directory and read again when it changes, without a restart: any of
+    jwt_secret, jwks, allow, tenants, tls (certificate chain and key) and tls_client_ca, each from the item of that name.
+    While a secret is replaced, the old one may stay in force as jwt_secret_previous.
+  EOT
+  validation {
+    condition     = length([for name in var.secret_files : name if !contains(["jwt_secret", "jwks", "allow", "tenants", "tls", "tls_client_ca"], name)]) == 0
+    error_message = "The secret_files must be of jwt_secret, jwks, allow, tenants, tls and tls_client_ca."
+  }
+}
+
+variable "secret_source" {
+  type        = string
+  default     = "nomad"
+  description = "Where the secret_files come from: nomad (a Nomad Variable) or vault (a KV version 2 secret)."
+  validation {
+    condition     = contains(["nomad", "vault"], var.secret_source)
+    error_message = "The secret_source must be nomad or vault."
+  }
+}
+
+variable "secret_path" {
+  type        = string
+  default     = ""
+  description = "Path of the Nomad Variable or the Vault secret; empty: nomad/jobs/NAME (which the job may read by itself), secret/data/NAME."
+  validation {
+    condition     = regex_replace(var.secret_path, "^[a-zA-Z0-9/_.~-]*$", "") == ""
+    error_message = "The secret_path must be a path of letters, digits and /_.~- alone."
+  }
+}
+
+variable "vault_role" {
+  type        = string
+  default     = ""
+  description = "Vault role of the task's identity (secret_source = vault); empty: the cluster's default."
+  validation {
+    condition     = regex_replace(var.vault_role, "^[a-zA-Z0-9_.-]*$", "") == ""
+    error_message = "The vault_role must be letters, digits and _.- alone."
+  }
+}
+
 variable "env" {
   type        = map(string)
   default     = {}
@@ -338,6 +465,31 @@ locals {
 
   stock_image = local.gpu ? "tensorflow/serving:2.19.1-gpu" : "tensorflow/serving:2.19.1"
   tfs_image   = var.tfs_image != "" ? var.tfs_image : local.stock_image
+
+  # Who gets in. In bridge mode the checker, like everything on the same host, comes from the bridge gateway's address.
+  allow        = contains(var.secret_files, "allow") ? "@${NOMAD_SECRETS_DIR}/allow" : join(",", var.allow)
+  checker      = local.bridge ? "172.26.64.1" : "127.0.0.0/8,::1,${attr.unique.network.ip-address}"
+  allow_health = length(var.allow_health) > 0 ? join(",", var.allow_health) : local.checker
+  jwks         = contains(var.secret_files, "jwks") ? "${NOMAD_SECRETS_DIR}/jwks" : var.jwt_jwks
+  tls          = contains(var.secret_files, "tls")
+  access = {
+    ADAPTER_ALLOW           = local.allow
+    ADAPTER_ALLOW_HEALTH    = local.allow != "" ? local.allow_health : ""
+    ADAPTER_TRUSTED_PROXIES = join(",", var.trusted_proxies)
+    ADAPTER_JWT_JWKS        = local.jwks
+    ADAPTER_JWT_SECRET_FILE = contains(var.secret_files, "jwt_secret") ? "${NOMAD_SECRETS_DIR}/jwt_secret" : ""
+    ADAPTER_JWT_ISSUER      = var.jwt_issuer
+    ADAPTER_JWT_AUDIENCE    = var.jwt_audience
+    ADAPTER_POLICY          = join(",", [for resource, demand in var.policy : "${resource}=${demand}"])
+    ADAPTER_PRODUCTION      = var.production
+    ADAPTER_TENANTS         = contains(var.secret_files, "tenants") ? "${NOMAD_SECRETS_DIR}/tenants" : ""
+    ADAPTER_TLS_CERTIFICATE = local.tls ? "${NOMAD_SECRETS_DIR}/tls" : ""
+    ADAPTER_TLS_CLIENT_CA   = contains(var.secret_files, "tls_client_ca") ? "${NOMAD_SECRETS_DIR}/tls_client_ca" : ""
+  }
+
+  vault       = var.secret_source == "vault"
+  secret_path = var.secret_path != "" ? var.secret_path : local.vault ? "secret/data/${var.name}" : "nomad/jobs/${var.name}"
+  secret_with = local.vault ? "with (secret \"${local.secret_path}\").Data.data" : "with nomadVar \"${local.secret_path}\""
 
   rest_port = 8501 # the adapter reads TensorFlow Serving's monitoring page there; it is never mapped to the host
   tfs_args = concat(
@@ -405,16 +557,22 @@ job "serving" {
         name     = "ready"
         type     = "http"
         path     = "/health/ready"
-        interval = "1s" # how long Consul may go on naming an instance that is unready
-        timeout  = "1s"
+        protocol = local.tls ? "https" : "http"
+
+        tls_skip_verify = local.tls # the checker asks an address, which no certificate names
+        interval        = "1s"      # how long Consul may go on naming an instance that is unready
+        timeout         = "1s"
       }
 
       check {
         name     = "live"
         type     = "http"
         path     = "/health/live"
-        interval = "5s"
-        timeout  = "3s"
+        protocol = local.tls ? "https" : "http"
+
+        tls_skip_verify = local.tls # the checker asks an address, which no certificate names
+        interval        = "5s"
+        timeout         = "3s"
         check_restart { # of a group's service: restarts both tasks
           limit = 3
           grace = "30s"
@@ -607,8 +765,33 @@ job "serving" {
         }
       }
 
+      dynamic "vault" {
+        for_each = local.vault ? [var.vault_role] : []
+        content {
+          role         = vault.value
+          change_mode  = "noop"
+          env          = false # the templates' token is none of the adapter's business
+          disable_file = true
+        }
+      }
+
+      # Never `restart`, the default: it would end the task undrained. The adapter sees the files change.
+      dynamic "template" {
+        for_each = distinct(var.secret_files)
+        content {
+          destination = "${NOMAD_SECRETS_DIR}/${template.value}"
+          change_mode = "noop"
+          perms       = "0400"
+          uid         = parseint(split(":", var.user)[0], 10)
+          gid         = parseint(split(":", var.user)[1], 10)
+          data        = <<-EOT
+            {{ ${local.secret_with} }}{{ .${template.value} }}${template.value == "jwt_secret" ? "\n{{ with .jwt_secret_previous }}{{ . }}{{ end }}" : ""}{{ end }}
+          EOT
+        }
+      }
+
       # ADAPTER_PORT, ADAPTER_TFS_GRPC and ADAPTER_TFS_LOGS follow from Nomad's own variables.
-      env = merge({
+      env = merge(local.access, {
         ADAPTER_HOST            = local.bridge ? "0.0.0.0" : "${NOMAD_IP_http}"
         ADAPTER_BUNDLE          = "${NOMAD_ALLOC_DIR}/bundle"
         ADAPTER_MODEL_VERSION   = var.model_version

@@ -14,6 +14,7 @@ from adapter.access.jwks import JwksFile, JwksUrl
 from adapter.access.keys import read_secrets
 from adapter.access.policy import SCOPES, Policy, PolicyError
 from adapter.access.tenants import Tenants
+from adapter.access.tls import ServerTls
 from adapter.access.tokens import PublicKeys, TokenRules, Tokens
 from adapter.settings import Settings, SettingsError
 
@@ -49,10 +50,19 @@ class Access:
             self._follow("tenants", settings.tenants, tenants.take)
         for name in ("allow", "allow_health", "trusted_proxies"):
             self._add_networks(name, getattr(settings, name))
+        self.tls = self._tls() if settings.tls_certificate else None
         if self._problems:
             raise SettingsError(self._problems)
-        if tokens is not None or settings.allow:
-            self.gate = Gate(Denials(), policy, tokens, tenants, models, preflights=settings.cors)
+        if tokens is not None or settings.allow or settings.tls_client_ca:
+            self.gate = Gate(
+                Denials(),
+                policy,
+                tokens,
+                tenants,
+                models,
+                preflights=settings.cors,
+                certificates=bool(settings.tls_client_ca),
+            )
             self._rule()
 
     @property
@@ -104,6 +114,22 @@ class Access:
             )
         return tokens
 
+    def _tls(self) -> ServerTls:
+        settings = self._settings
+        certificate = Path(settings.tls_certificate)
+        key = Path(settings.tls_key) if settings.tls_key else None
+        authority = Path(settings.tls_client_ca) if settings.tls_client_ca else None
+        tls = ServerTls(certificate, key, authority)
+        files = [Rendered(path, tls.load) for path in (certificate, key, authority) if path is not None]
+        for file in files:
+            file.note()
+        self._files += files
+        try:
+            tls.load()
+        except Unusable as error:
+            self._problems.append(f"ADAPTER_TLS_CERTIFICATE: {error}")
+        return tls
+
     def _keys_came(self, tokens: Tokens) -> None:
         tokens.forget()
         self.observe({"keys": (True, "the keys to check tokens with are there")})
@@ -152,16 +178,20 @@ def _contradictions(settings: Settings) -> list[str]:
     tokens = bool(settings.jwt_jwks or settings.jwt_secret_file)
     if not settings.allow and (settings.allow_health or settings.trusted_proxies):
         problems.append("ADAPTER_ALLOW_HEALTH and ADAPTER_TRUSTED_PROXIES mean nothing without ADAPTER_ALLOW")
-    given = [
-        name for name in ("jwt_issuer", "jwt_audience", "jwt_scopes", "policy", "tenants") if getattr(settings, name)
-    ]
+    given = [name for name in ("jwt_issuer", "jwt_audience", "jwt_scopes", "tenants") if getattr(settings, name)]
     if given and not tokens:
         names = ", ".join(f"ADAPTER_{name.upper()}" for name in given)
         problems.append(f"{names}: no token is asked for without ADAPTER_JWT_JWKS or ADAPTER_JWT_SECRET_FILE")
+    if settings.policy and not (tokens or settings.tls_client_ca):
+        problems.append(
+            "ADAPTER_POLICY: nothing is asked for without ADAPTER_JWT_JWKS, _SECRET_FILE or ADAPTER_TLS_CLIENT_CA"
+        )
     if "://" in settings.jwt_jwks:
         url = urlsplit(settings.jwt_jwks)
         if url.scheme not in ("http", "https") or not url.hostname:
             problems.append("ADAPTER_JWT_JWKS: expected http(s)://host/path or a file")
+    if (settings.tls_key or settings.tls_client_ca) and not settings.tls_certificate:
+        problems.append("ADAPTER_TLS_KEY and ADAPTER_TLS_CLIENT_CA mean nothing without ADAPTER_TLS_CERTIFICATE")
     if unknown := set(_words(settings.jwt_scopes)) - set(SCOPES):
         problems.append(
             f"ADAPTER_JWT_SCOPES: no such scope: {', '.join(sorted(unknown))}; there are {', '.join(SCOPES)}"

@@ -45,6 +45,10 @@ class Rendered:
         except Unusable as error:
             raise Unusable(f"{self.path}: {error}") from None
 
+    def note(self) -> None:
+        """What is there now has been read by who takes it."""
+        self._seen = self._stamp()
+
     def refresh(self) -> None:
         """Read it if it is another than the one that was read last; say what is wrong with it, and keep the old."""
         if self._stamp() == self._seen:

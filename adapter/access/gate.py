@@ -26,7 +26,8 @@ _METERED = "predict"
 class Gate:
     """`addresses` None: every address gets in. `tokens` None: no token is asked for. `tenants` None: all use the same.
 
-    `models` are the bundle's, which its `/predict` may call; with `preflights`, browsers' OPTIONS need no token.
+    `models` are the bundle's, which its `/predict` may call. With `preflights`, browsers' OPTIONS need no token. With
+    `certificates`, what is not open needs a client certificate, which the handshake has checked.
     """
 
     def __init__(
@@ -38,6 +39,7 @@ class Gate:
         models: frozenset[str] = frozenset(),
         *,
         preflights: bool = False,
+        certificates: bool = False,
     ) -> None:
         self.addresses: AddressRules | None = None
         self._denials = denials
@@ -46,6 +48,7 @@ class Gate:
         self._tenants = tenants
         self._models = models
         self._preflights = preflights
+        self._certificates = certificates
 
     async def admit(self, exchange: Exchange) -> None:
         """Let the request in, with `client`, `principal` and `tenant` told to it.
@@ -56,7 +59,7 @@ class Gate:
         """
         if self.addresses is not None:
             self._check_address(self.addresses, exchange)
-        if self._tokens is None:
+        if self._tokens is None and not self._certificates:
             return
         request = exchange.request
         demand = self._policy.demand(exchange.route, request.raw_path.partition("?")[0])
@@ -64,8 +67,21 @@ class Gate:
             return
         if demand == CLOSED:
             raise await self._refused(exchange, "scope", 403, "This resource is closed", None)
+        if self._certificates and not (request.transport and request.transport.get_extra_info("peercert")):
+            raise await self._refused(exchange, "certificate", 403, "A client certificate is needed", None)
+        if self._tokens is not None:
+            await self._check_bearer(exchange, self._tokens, demand)
+
+    def leave(self, exchange: Exchange, status: int) -> None:
+        """The request is answered with `status`, or its client is gone (499)."""
+        if exchange.meter is not None:
+            exchange.meter.leave()
+        if exchange.tenant:
+            observe_tenant(exchange.tenant, status, time.perf_counter() - exchange.started)
+
+    async def _check_bearer(self, exchange: Exchange, tokens: Tokens, demand: str) -> None:
         token = await self._bearer(exchange)
-        principal = self._tokens.remembered(token) or await self._verified(exchange, self._tokens, token)
+        principal = tokens.remembered(token) or await self._verified(exchange, tokens, token)
         exchange.principal = principal
         exchange.attributes["enduser.id"] = principal.subject
         meter = None
@@ -74,18 +90,12 @@ class Gate:
             meter = self._tenants.meter(principal.tenant)
             if meter is not None:
                 exchange.tenant = exchange.attributes["tandem.tenant"] = meter.name
-                scopes = scopes or meter.quota.scopes
+                if not principal.scoped:
+                    scopes = meter.quota.scopes or scopes
         if demand != ANY and demand not in scopes:
             await self._out_of_scope(exchange, demand)
         if self._tenants is not None and demand == _METERED:
             await self._measure(exchange, meter)
-
-    def leave(self, exchange: Exchange, status: int) -> None:
-        """The request is answered with `status`, or its client is gone (499)."""
-        if exchange.meter is not None:
-            exchange.meter.leave()
-        if exchange.tenant:
-            observe_tenant(exchange.tenant, status, time.perf_counter() - exchange.started)
 
     def _check_address(self, addresses: AddressRules, exchange: Exchange) -> None:
         request = exchange.request

@@ -5,10 +5,11 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """`claims` are those that policies may look at; `expires` is the token's `exp` in Unix seconds."""
+    """`scoped`: the token itself says its scopes; `expires` is its `exp` in Unix seconds."""
 
     subject: str
     issuer: str
     scopes: frozenset[str]
+    scoped: bool
     tenant: str
     expires: float

@@ -210,6 +210,7 @@ def principal_of(claims: Mapping[str, Any], rules: TokenRules, now: float) -> Pr
         subject=_text(claims, "sub"),
         issuer=issuer,
         scopes=_scopes(claims, rules),
+        scoped=claims.get(rules.scope_claim) is not None,
         tenant=_text(claims, rules.tenant_claim),
         expires=expires if expires is not None else float("inf"),
     )

@@ -305,6 +305,7 @@ class TestTenants:
             assert list(answer.json) == ["error"]
             assert ask("one").status == 503, "one tenant's use is not another's"
             assert ask("one", scope=None).status == 503, "its quota's scopes"
+            assert ask("one", scope="").status == 403, "a token that says it has no scope has none"
             assert ask("small", scope=None).status == 403
             assert ask("one", "/v1/models/other").status == 403
             assert ask("one", "/v2/models/other").status == 403

@@ -29,4 +29,16 @@ batch_size       = 256
 batch_timeout    = 500
 tags             = ["urlprefix-/x", "team-vision"]
 log_level        = "DEBUG"
+production       = true
+allow            = ["10.0.0.0/8", "2001:db8::/32"]
+allow_health     = ["172.26.80.1"]
+trusted_proxies  = ["10.9.0.0/16"]
+jwt_jwks         = "https://issuer.example.com/.well-known/jwks.json"
+jwt_issuer       = "https://issuer.example.com"
+jwt_audience     = "every-variable"
+policy           = { "/docs" = "open", "/openapi.json" = "open" }
+secret_files     = ["jwt_secret", "allow", "tenants", "tls", "tls_client_ca"]
+secret_source    = "vault"
+secret_path      = "secret/data/teams/vision"
+vault_role       = "serving"
 env              = { OTEL_EXPORTER_OTLP_ENDPOINT = "http://collector.example.com:4318" }

@@ -76,6 +76,18 @@ def test_a_variable_that_nothing_needs_to_set_has_a_default() -> None:
         ("healthy_deadline", "9", "The healthy_deadline must be 10 seconds or more"),
         ("shutdown_delay", "61", "The shutdown_delay must be between 0 and 60 seconds"),
         ("shutdown_grace", "26", "The shutdown_grace must be between 1 and 25 seconds"),
+        ("production", "7", "bool"),
+        ("allow", '["10.0.0.0/8", "nowhere"]', "The allow must hold addresses and CIDRs"),
+        ("allow_health", '["gateway"]', "The allow_health must hold addresses and CIDRs"),
+        ("trusted_proxies", '["10.9.0.0/16,x"]', "The trusted_proxies must hold addresses and CIDRs"),
+        ("jwt_jwks", "/secrets/jwks.json", "The jwt_jwks must be an http:// or https:// URL"),
+        ("jwt_issuer", "a b", "The jwt_issuer must be without spaces"),
+        ("jwt_audience", "a b", "The jwt_audience must be without spaces"),
+        ("policy", '{ "/docs" = "maybe" }', "The policy must ask for open"),
+        ("secret_files", '["jwt_secret", "password"]', "The secret_files must be of jwt_secret"),
+        ("secret_source", "consul", "The secret_source must be nomad or vault"),
+        ("secret_path", 'x" }}{{ key "y', "The secret_path must be a path of letters"),
+        ("vault_role", "a b", "The vault_role must be letters"),
         ("tfs_image", "a b", "The tfs_image must be an image reference"),
         ("adapter_image", "", "The adapter_image must be an image reference"),
         ("user", "root", "The user must be a numeric UID:GID"),
@@ -243,3 +255,21 @@ def test_a_job_is_named_after_its_service(nomad: Path, path: Path) -> None:
     name = re.search(r'^name +=\s+"([^"]+)"', path.read_text(), re.MULTILINE)
     assert name is not None
     assert f'"ID": "{name[1]}"' in done.stdout
+
+
+def test_a_secret_that_changes_restarts_nothing(parsed: Parse) -> None:
+    for source in ("nomad", "vault"):
+        _, adapter = tasks(parsed(secret_files='["jwt_secret", "allow", "tls"]', secret_source=source))
+        assert {template["DestPath"] for template in adapter["Templates"]} == {
+            f"${{NOMAD_SECRETS_DIR}}/{name}" for name in ("jwt_secret", "allow", "tls")
+        }
+        assert {template["ChangeMode"] for template in adapter["Templates"]} == {"noop"}
+        assert {template["Perms"] for template in adapter["Templates"]} == {"0400"}
+        assert not adapter["Vault"] or (adapter["Vault"]["ChangeMode"], adapter["Vault"]["Env"]) == ("noop", False)
+        assert bool(adapter["Vault"]) is (source == "vault")
+
+
+def test_no_secret_is_in_the_job(parsed: Parse) -> None:
+    _, adapter = tasks(parsed(secret_files='["jwt_secret"]'))
+    assert adapter["Env"]["ADAPTER_JWT_SECRET_FILE"] == "${NOMAD_SECRETS_DIR}/jwt_secret"
+    assert 'nomadVar "nomad/jobs/x"' in adapter["Templates"][0]["EmbeddedTmpl"]

@@ -17,9 +17,12 @@ from pathlib import Path
 from aiohttp import web
 
 import adapter
+from adapter import memory
 from adapter.access.access import Access
 from adapter.bundle import manifest
-from adapter.chain import Chain, Routes
+from adapter.bundle.endpoint import Predict
+from adapter.bundle.service import Service
+from adapter.chain import Chain
 from adapter.contract import docs
 from adapter.contract.changes import Changes
 from adapter.contract.health import Health
@@ -27,7 +30,7 @@ from adapter.contract.history import History
 from adapter.contract.metrics import Metrics
 from adapter.contract.release import Running
 from adapter.contract.shutdown import Shutdown
-from adapter.exchange import Bodies
+from adapter.exchange import Bodies, Handler
 from adapter.group import ending, transitions
 from adapter.group.consul import Agent
 from adapter.group.drain import Drain
@@ -55,21 +58,26 @@ async def serve(settings: Settings, bundle: manifest.Manifest | None, stream: Lo
     stream.start()
     said = _said_before(settings, stream)
     models = {model.name: model.version for model in bundle.models} if bundle else {}
-    group = Group([TFS, *(f"model:{name}" for name in models)], hang_limit=settings.tfs_hang_limit)
+    checks = [TFS, *(f"model:{name}" for name in models), *bundle_checks(bundle)]
+    group = Group(checks, hang_limit=settings.tfs_hang_limit)
     transitions.begin(group.state)
     drain = Drain(settings.shutdown_grace)
     connection = Connection(open_channel(settings.tfs_grpc), settings.tfs_max_calls, settings.max_queue)
     url = settings.tfs_metrics_url
     scraper = Scraper(url, models, metrics.REGISTRY) if url else None
     bodies = Bodies(settings)
-    plane = DataPlane(connection, _coalesced(settings, bundle), settings.tfs_max_calls, settings.max_queue)
+    coalesced = _coalesced(settings, bundle)
+    plane = DataPlane(connection, coalesced, settings.tfs_max_calls, settings.max_queue, _model_calls(bundle))
     v2 = V2(plane, bodies, lambda: group.ready, "tandem", adapter.__version__)
     name = resource.resource(os.environ, (bundle.name, bundle.version) if bundle else None)["service.name"]
     running = Running(os.environ, settings, bundle, settings.service or name)
     consul = agent(settings)
     changes = Changes(group, running, history(settings, consul, running.service))
+    routes = contract(bundle, group, bodies, drain, changes, scraper, access.demand)
+    service = _service(settings, bundle, plane, group, drain)
+    _own(routes, bundle, service, bodies, access.demand)
     chain = Chain(
-        routes=contract(bundle, group, bodies, drain, changes, scraper, access.demand),
+        routes=routes,
         faces={"/v1/": V1(plane, bodies, settings.cors), "/v2/": v2, "/v2": v2},
         settings=settings,
         group=group,
@@ -96,6 +104,8 @@ async def serve(settings: Settings, bundle: manifest.Manifest | None, stream: Lo
     _say_what_runs(settings, bundle, runner, access)
     watcher = Watcher(group, connection, models, transitions.tell)
     background = [asyncio.create_task(watcher.run()), asyncio.create_task(changes.run())]
+    if service is not None:
+        background.append(asyncio.create_task(service.run()))
     if access.anything_to_follow:
         access.observe = lambda results: transitions.tell(group.observe(results, time.time()))
         background.append(asyncio.create_task(access.run()))
@@ -113,21 +123,63 @@ async def serve(settings: Settings, bundle: manifest.Manifest | None, stream: Lo
     transitions.tell(group.stop(reason, time.time()))
     if presence is not None:
         presence.leave()
-    status = 0 if all_answered and not drain.failed else 1
-    if drain.for_good and settings.alloc_id and not drain.signals:
-        api = ending.TaskApi(Path(settings.task_api)) if settings.task_api else None
-        status = await ending.end(drain, settings.alloc_id, Path(settings.alloc_data), api)
+    if service is not None:
+        await service.close()
+    status = await _status(settings, drain, all_answered)
     for task in background:
         task.cancel()
     await asyncio.gather(*background, return_exceptions=True)  # the tailer reads to the end of TFS's log
     await runner.cleanup()
+    await _close(connection, consul, scraper)
+    stream.stop()
+    return status
+
+
+async def _close(connection: Connection, consul: Agent | None, scraper: Scraper | None) -> None:
     await connection.close()
     if consul is not None:
         consul.close()
     if scraper is not None:
         await scraper.close()
-    stream.stop()
-    return status
+
+
+def _service(
+    settings: Settings, bundle: manifest.Manifest | None, plane: DataPlane, group: Group, drain: Drain
+) -> Service | None:
+    """What runs the bundle's handler and compares the bundle with its models, where it has anything of that."""
+    if bundle is None or not bundle_checks(bundle):
+        return None
+    return Service(
+        Path(settings.bundle),
+        bundle,
+        plane,
+        max_queue=settings.max_queue,
+        max_memory=(settings.max_memory << 20) or memory.bound() * 9 // 10,
+        tell=lambda results: transitions.tell(group.observe(results, time.time())),
+        end=drain.fail,
+    )
+
+
+def _own(
+    routes: dict[str, Mapping[str, Handler]],
+    bundle: manifest.Manifest | None,
+    service: Service | None,
+    bodies: Bodies,
+    demand: Callable[[str], str] | None,
+) -> None:
+    """The bundle's own resource, where it has a handler; it is described once the handler is imported."""
+    if bundle is None or service is None or not bundle.handler:
+        return
+    routes["/predict"] = {"POST": Predict(service, bodies, bundle.limits.max_body)}
+    service.on_loaded = lambda endpoint: routes.update(docs.routes(bundle, endpoint, demand))
+
+
+async def _status(settings: Settings, drain: Drain, all_answered: bool) -> int:
+    """The exit status; an end for good that nobody but us asked for is carried out here."""
+    if drain.for_good and settings.alloc_id and not drain.signals:
+        api = ending.TaskApi(Path(settings.task_api)) if settings.task_api else None
+        return await ending.end(drain, settings.alloc_id, Path(settings.alloc_data), api)
+    return 0 if all_answered and not drain.failed else 1
 
 
 def _said_before(settings: Settings, stream: LogStream) -> Mapping[str, tuple[int, int]]:
@@ -147,6 +199,14 @@ def _failed(drain: Drain, task: "asyncio.Task[None]") -> None:
         drain.fail(f"internal failure: {type(error).__name__}")
 
 
+def bundle_checks(bundle: manifest.Manifest | None) -> list[str]:
+    """The checks that a bundle brings beside its models' own."""
+    if bundle is None:
+        return []
+    signatures = bundle.handler or any(model.signatures for model in bundle.models)
+    return [*(["handler"] if bundle.handler else []), *(["signatures"] if signatures else [])]
+
+
 def contract(
     bundle: manifest.Manifest | None,
     group: Group,
@@ -155,7 +215,7 @@ def contract(
     changes: Changes,
     scraper: Scraper | None = None,
     demand: Callable[[str], str] | None = None,
-) -> Routes:
+) -> dict[str, Mapping[str, Handler]]:
     """The resources of the contract that have exact paths."""
     health = Health(group)
     page = Metrics(scraper)
@@ -203,6 +263,10 @@ def _coalesced(settings: Settings, bundle: manifest.Manifest | None) -> frozense
     return frozenset(name.strip() for name in settings.coalesce.split(",") if name.strip())
 
 
+def _model_calls(bundle: manifest.Manifest | None) -> dict[str, int]:
+    return {model.name: model.max_calls for model in bundle.models if model.max_calls} if bundle else {}
+
+
 def _say_what_runs(
     settings: Settings, bundle: manifest.Manifest | None, runner: web.ServerRunner, access: Access
 ) -> None:
@@ -236,13 +300,12 @@ def load_bundle(settings: Settings) -> manifest.Manifest | None:
     """The bundle that the settings name, None in gateway mode.
 
     Raises:
-        BundleError: it cannot be read, or the job runs another model version than it holds.
+        BundleError: it cannot be read, or the job runs another version of its first model than it holds.
     """
     if not settings.bundle:
         return None
     bundle = manifest.read(Path(settings.bundle))
-    versions = {model.version for model in bundle.models}
-    if settings.model_version is not None and versions != {settings.model_version}:
+    if settings.model_version is not None and bundle.models[0].version != settings.model_version:
         held = ", ".join(f"{model.name} {model.version}" for model in bundle.models)
         raise manifest.BundleError(
             f"{settings.bundle}: the job says model version {settings.model_version}, the bundle holds {held}"

@@ -63,6 +63,8 @@ class Chain:
             status = answer.status
             answer.headers["X-Request-Id"] = exchange.request_id
             answer.headers.update(self._headers)
+            if exchange.served:
+                answer.headers["X-Model-Version"] = exchange.served
             if self._group.stopping:
                 answer.force_close()
             return answer

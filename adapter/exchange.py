@@ -6,6 +6,7 @@ import re
 import secrets
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from functools import lru_cache
 from typing import Any
 
 from aiohttp import StreamReader, web
@@ -34,6 +35,7 @@ class Exchange:
 
     The gate sets `client` (its address, where there is an allow-list), `principal` (None: no token was asked for), `tenant`
     ("" = none), `meter` (what that tenant may use), and `quiet` where a request is to leave no access record.
+    `served` names the models and versions that made the answer ("" = none did): its X-Model-Version.
     """
 
     __slots__ = (
@@ -46,6 +48,7 @@ class Exchange:
         "request",
         "request_id",
         "route",
+        "served",
         "started",
         "tenant",
     )
@@ -64,6 +67,7 @@ class Exchange:
         self.tenant = ""
         self.meter: Meter | None = None
         self.quiet = False
+        self.served = ""
 
     def ask_for(self, model: str) -> None:
         """The request is for `model`. Raises Refused (403) where its tenant may not call it."""
@@ -72,6 +76,12 @@ class Exchange:
             self.attributes["tandem.denied"] = "tenant"
             ACCESS_DENIED.labels("tenant").inc()
             raise Refused(403, f"Tenant {self.meter.name} may not call model {model[:128]}")
+
+    def served_by(self, model: str, version: int) -> None:
+        """This version of this model, as TensorFlow Serving reported it, made the answer, or a part of it."""
+        served = _served(model, version)
+        self.served = f"{self.served}, {served}" if self.served else served
+        self.attributes["tandem.model_version"] = version
 
     def honour_timeout(self) -> None:
         """Take the client's deadline where it is sooner. Raises Refused (400) when it cannot be read."""
@@ -96,6 +106,12 @@ class Exchange:
             self.deadline = min(self.deadline, now + int(match[1]) * _GRPC_UNITS[match[2]])
 
 
+@lru_cache(1024)
+def _served(model: str, version: int) -> str:
+    """`name@version`, as X-Bundle has it; a name that could break a header is left out."""
+    return f"{model}@{version}" if re.fullmatch(r"[!-+\--~]+", model) else f"@{version}"
+
+
 Handler = Callable[[Exchange], Awaitable[web.StreamResponse]]
 
 
@@ -109,15 +125,15 @@ class Bodies:
         self._trim = Trim()
         BODY_BYTES.set_function(lambda: self._held)
 
-    async def read(self, exchange: Exchange) -> bytes:
-        """The whole body, decompressed.
+    async def read(self, exchange: Exchange, most: int | None = None) -> bytes:
+        """The whole body, decompressed; `most` is a bound of the resource's own.
 
         Raises:
             Refused: 413 beyond `max_body`, 408 when it has not come by the deadline, 503 when the bodies held by all
                 requests are beyond `max_body_total`, 400 when it is not what its Content-Encoding says.
         """
         request = exchange.request
-        limit = self._limit(exchange)
+        limit = self._limit(exchange) if most is None else min(most, self._limit(exchange))
         if (request.content_length or 0) > limit:
             raise Refused(413, f"Body of {request.content_length} bytes: at most {limit} are accepted")
         if not request.can_read_body:

@@ -7,6 +7,8 @@ than on glibc nothing here does anything.
 
 import asyncio
 import ctypes
+import os
+from pathlib import Path
 
 # From <malloc.h>.
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
@@ -14,6 +16,11 @@ _LARGE = 4 << 20
 _DELAY_SECONDS = 0.5
 
 _libc = ctypes.CDLL(None)
+
+# What this container may hold: cgroup v2 (Documentation/admin-guide/cgroup-v2.rst), and v1.
+_BOUNDS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
+_UNBOUNDED = 1 << 60
+_PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
 def configure() -> None:
@@ -38,3 +45,20 @@ class Trim:
     def _trim(self) -> None:
         self._timer = None
         _libc.malloc_trim(0)
+
+
+def resident() -> int:
+    """Bytes that this process holds now (proc_pid_statm(5))."""
+    with open("/proc/self/statm", "rb") as file:  # noqa: PTH123 - each second
+        return int(file.read().split()[1]) * _PAGE
+
+
+def bound() -> int:
+    """Bytes that the platform lets this process hold before it kills it; 0 = no bound is known."""
+    for path in _BOUNDS:
+        try:
+            value = int(path.read_text())
+        except (OSError, ValueError):  # not there, or "max"
+            continue
+        return value if value < _UNBOUNDED else 0
+    return 0

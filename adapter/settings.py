@@ -60,6 +60,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """The version that the job says it runs; must be the bundle's."""
     coalesce: str = ""
     """Models (comma-separated) whose rows are independent of each other, in gateway mode; a bundle declares its own."""
+    max_memory: Annotated[int, Meta(ge=0, le=1 << 24)] = 0
+    """MiB that a service with a handler may hold before it drains and is started anew; 0 = nine tenths of its cgroup's bound."""
     request_timeout: PositiveSeconds = 30.0
     """Deadline of a request that brings none, in seconds (TFS's `--rest_api_timeout_in_ms` default)."""
     max_body: Annotated[int, Meta(ge=1024, le=2048 * MIB)] = 64 * MIB

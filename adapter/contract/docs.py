@@ -6,7 +6,7 @@
 
 import html
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.resources import files
 from string import Template
 from typing import Any
@@ -49,6 +49,8 @@ class Endpoint:
     response: Mapping[str, Any]
     """The same of the answer with status 200."""
     summary: str = ""
+    schemas: Mapping[str, Any] = field(default_factory=dict)
+    """What they refer to, by its name among the document's schemas."""
 
 
 def routes(
@@ -100,6 +102,7 @@ def _describe(document: dict[str, Any], endpoint: Endpoint | None) -> None:
     operation = document["paths"]["/predict"]["post"]
     operation["requestBody"]["content"] = endpoint.request
     operation["responses"]["200"]["content"] = endpoint.response
+    document["components"]["schemas"] |= endpoint.schemas
     if endpoint.summary:
         operation["summary"] = endpoint.summary
 

@@ -1,6 +1,6 @@
 """The data plane: tensors in, tensors out, whichever REST face they came by. Knows servables, not HTTP."""
 
-from collections.abc import Set
+from collections.abc import Mapping, Set
 
 from adapter.errors import CallFailed
 from adapter.inference import wire
@@ -14,11 +14,20 @@ from adapter.inference.turns import Turns
 class DataPlane:
     """Predictions by the TensorFlow Serving behind `calls`; requests for the models in `coalesced` share calls.
 
-    One model may have three quarters of `max_calls` in flight, and `max_queue` requests waiting for them.
+    One model may have three quarters of `max_calls` in flight, or as few as `model_calls` says of it, and `max_queue` requests
+    waiting for them.
     """
 
-    def __init__(self, calls: Calls, coalesced: Set[str], max_calls: int, max_queue: int) -> None:
+    def __init__(
+        self,
+        calls: Calls,
+        coalesced: Set[str],
+        max_calls: int,
+        max_queue: int,
+        model_calls: Mapping[str, int] | None = None,
+    ) -> None:
         self.calls = calls
+        self._model_calls = model_calls or {}
         self._ceiling = max(1, max_calls * 3 // 4)
         self._max_queue = max_queue
         self._limits: dict[str, Limit] = {}
@@ -36,6 +45,10 @@ class DataPlane:
         """
         known = self._signatures.known(servable, signature)
         return known if known is not None else await self._signatures.get(servable, signature, deadline)
+
+    def known(self, servable: Servable, signature: str) -> Endpoint | None:
+        """The same if it is cached: the way of almost every request, without an await."""
+        return self._signatures.known(servable, signature)
 
     async def predict(self, endpoint: Endpoint, inputs: Tensors, deadline: float) -> Prediction:
         """Run `endpoint` on `inputs`, by `deadline` in the event loop's time.
@@ -77,5 +90,6 @@ class DataPlane:
         """The model's own: a slow model's queue is not in the way of another's. Only models that exist have one."""
         limit = self._limits.get(model)
         if limit is None:
-            limit = self._limits[model] = Limit(self._ceiling, self._max_queue)
+            ceiling = min(self._ceiling, self._model_calls.get(model, self._ceiling))
+            limit = self._limits[model] = Limit(ceiling, self._max_queue)
         return limit

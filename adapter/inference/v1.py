@@ -117,7 +117,7 @@ class V1:
         else:
             inputs = await plane.turns.take(parsed.tensors_in_steps(endpoint.signature))
         prediction = await plane.predict(endpoint, inputs, exchange.deadline)
-        exchange.attributes["tandem.model_version"] = prediction.version
+        exchange.served_by(servable.model, prediction.version)
         nonfinite = _nonfinite(exchange.request.headers)
         outputs = prediction.outputs
         if sum([tensor.data.nbytes for tensor in outputs.values()]) < LARGE:

@@ -107,7 +107,7 @@ class V2:
         wanted = request.outputs(endpoint.signature)
         inputs = await self._done(request.tensors_in_steps(endpoint.signature), request.text_size)
         prediction = await self._plane.predict(endpoint, inputs, exchange.deadline)
-        exchange.attributes["tandem.model_version"] = prediction.version
+        exchange.served_by(servable.model, prediction.version)
         outputs = [(name, prediction.outputs[name], binary) for name, binary in wanted]
         steps = v2_out.response_in_steps(servable.model, prediction.version, request.id, outputs)
         text_size = sum([tensor.data.nbytes for _, tensor, binary in outputs if tensor.dtype.is_string or not binary])

@@ -8,9 +8,11 @@ and at once for warnings, so that no request waits for the platform's log pipe.
 """
 
 import asyncio
+import contextlib
 import logging
 import os
 import sys
+import threading
 import time
 from collections.abc import Mapping
 from functools import lru_cache
@@ -55,11 +57,13 @@ class LogStream:
         self._size = 0
         self._timer: asyncio.TimerHandle | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread = 0
         self.dropped = 0
 
     def start(self) -> None:
         """Buffer from now on; call it inside the running event loop."""
         self._loop = asyncio.get_running_loop()
+        self._thread = threading.get_ident()
 
     def stop(self) -> None:
         """Write what is buffered and write through again."""
@@ -98,6 +102,14 @@ class LogStream:
         elif self._timer is None:
             self._timer = self._loop.call_later(FLUSH_SECONDS, self.flush)
 
+    def write_from_anywhere(self, severity: str, body: str, attributes: Mapping[str, Any], nanoseconds: int) -> None:
+        """The same, from any thread: what is not the event loop's own is handed over to it."""
+        if self._loop is None or threading.get_ident() == self._thread:
+            self.write(severity, body, attributes, nanoseconds)
+            return
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody is left to write
+            self._loop.call_soon_threadsafe(self.write, severity, body, attributes, nanoseconds)
+
     def flush(self) -> None:
         """Hand the buffer to the operating system."""
         if self._timer is not None:
@@ -124,7 +136,7 @@ class CommonHandler(logging.Handler):
             attributes["exception.type"] = type(error).__qualname__
             attributes["exception.message"] = str(error)[:MAX_BODY]
             attributes["exception.stacktrace"] = logging.Formatter().formatException(record.exc_info)[:MAX_BODY]
-        self._stream.write(record.levelname, record.getMessage(), attributes, int(record.created * 1e9))
+        self._stream.write_from_anywhere(record.levelname, record.getMessage(), attributes, int(record.created * 1e9))
 
 
 class StrangersMistakes(logging.Filter):

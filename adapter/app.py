@@ -19,6 +19,7 @@ from aiohttp import web
 import adapter
 from adapter import memory
 from adapter.access.access import Access
+from adapter.access.audit import Audit
 from adapter.bundle import manifest
 from adapter.bundle.endpoint import Predict
 from adapter.bundle.service import Service
@@ -76,6 +77,7 @@ async def serve(settings: Settings, bundle: manifest.Manifest | None, stream: Lo
     routes = contract(bundle, group, bodies, drain, changes, scraper, access.demand)
     service = _service(settings, bundle, plane, group, drain)
     _own(routes, bundle, service, bodies, access.demand)
+    audit = audit_of(settings, stream, running, bodies)
     chain = Chain(
         routes=routes,
         faces={"/v1/": V1(plane, bodies, settings.cors), "/v2/": v2, "/v2": v2},
@@ -84,6 +86,7 @@ async def serve(settings: Settings, bundle: manifest.Manifest | None, stream: Lo
         stream=stream,
         headers=_headers(bundle, access.tls is not None),
         gate=access.gate,
+        audit=audit,
     )
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, drain.signal, number.name)
@@ -103,9 +106,8 @@ async def serve(settings: Settings, bundle: manifest.Manifest | None, stream: Lo
     await site.start()
     _say_what_runs(settings, bundle, runner, access)
     watcher = Watcher(group, connection, models, transitions.tell)
-    background = [asyncio.create_task(watcher.run()), asyncio.create_task(changes.run())]
-    if service is not None:
-        background.append(asyncio.create_task(service.run()))
+    parts = (watcher, changes, audit, service)
+    background = [asyncio.create_task(part.run()) for part in parts if part is not None]
     if access.anything_to_follow:
         access.observe = lambda results: transitions.tell(group.observe(results, time.time()))
         background.append(asyncio.create_task(access.run()))
@@ -130,17 +132,9 @@ async def serve(settings: Settings, bundle: manifest.Manifest | None, stream: Lo
         task.cancel()
     await asyncio.gather(*background, return_exceptions=True)  # the tailer reads to the end of TFS's log
     await runner.cleanup()
-    await _close(connection, consul, scraper)
+    await _close(connection, consul, scraper, audit)
     stream.stop()
     return status
-
-
-async def _close(connection: Connection, consul: Agent | None, scraper: Scraper | None) -> None:
-    await connection.close()
-    if consul is not None:
-        consul.close()
-    if scraper is not None:
-        await scraper.close()
 
 
 def _service(
@@ -192,6 +186,12 @@ def _said_before(settings: Settings, stream: LogStream) -> Mapping[str, tuple[in
     return own.said()
 
 
+async def _close(*parts: Connection | Scraper | Agent | Audit | None) -> None:
+    for part in parts:
+        if part is not None:
+            await part.close()
+
+
 def _failed(drain: Drain, task: "asyncio.Task[None]") -> None:
     """A background task that ends by itself has failed: better started anew than blind."""
     if not task.cancelled() and (error := task.exception()) is not None:
@@ -230,6 +230,21 @@ def contract(
         "/changes/current": {"GET": changes.current, "HEAD": changes.current},
         **docs.routes(bundle, demand=demand),
     }
+
+
+def audit_of(settings: Settings, stream: LogStream, running: Running, bodies: Bodies) -> Audit | None:
+    """The audit, where it is asked for, told of each body that is read."""
+    if not settings.audit:
+        return None
+    bundle = running.release["bundle"]
+    about = {
+        "service": running.service,
+        "instance": running.instance["allocation"] or running.instance["node"],
+        "bundle": f"{bundle['name']}@{bundle['version']}" if bundle else None,
+    }
+    audit = Audit(settings, stream, about)
+    bodies.on_read = audit.input
+    return audit
 
 
 def agent(settings: Settings) -> Agent | None:

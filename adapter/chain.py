@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 import aiohttp
 from aiohttp import web
 
+from adapter.access.audit import Audit
 from adapter.access.gate import Gate
 from adapter.errors import Refused, RequestFailed, problem, tfs_envelope
 from adapter.exchange import Exchange, Handler, response
@@ -38,6 +39,7 @@ class Chain:
         stream: LogStream,
         headers: Mapping[str, str],
         gate: Gate | None = None,
+        audit: Audit | None = None,
     ) -> None:
         self._routes = routes
         self._faces = faces
@@ -49,6 +51,7 @@ class Chain:
         self._stream = stream
         self._headers = dict(headers)
         self._gate = gate
+        self._audit = audit
         self._access_log = settings.access_log
         self.active = 0
         ACTIVE_REQUESTS.set_function(lambda: self.active)
@@ -73,6 +76,8 @@ class Chain:
             if self._gate is not None:
                 self._gate.leave(exchange, status)
             self._record(exchange, status)
+            if self._audit is not None:
+                self._audit.record(exchange, status)
 
     async def _answer(self, exchange: Exchange) -> web.StreamResponse:
         try:

@@ -36,10 +36,12 @@ class Exchange:
     The gate sets `client` (its address, where there is an allow-list), `principal` (None: no token was asked for), `tenant`
     ("" = none), `meter` (what that tenant may use), and `quiet` where a request is to leave no access record.
     `served` names the models and versions that made the answer ("" = none did): its X-Model-Version.
+    `audited` is whether the audit has chosen it, None before that.
     """
 
     __slots__ = (
         "attributes",
+        "audited",
         "client",
         "deadline",
         "meter",
@@ -68,6 +70,7 @@ class Exchange:
         self.meter: Meter | None = None
         self.quiet = False
         self.served = ""
+        self.audited: bool | None = None
 
     def ask_for(self, model: str) -> None:
         """The request is for `model`. Raises Refused (403) where its tenant may not call it."""
@@ -123,6 +126,8 @@ class Bodies:
         self._all = settings.max_body_total
         self._held = 0
         self._trim = Trim()
+        self.on_read: Callable[[Exchange, bytes], Awaitable[None]] | None = None
+        """Told of each body that was read."""
         BODY_BYTES.set_function(lambda: self._held)
 
     async def read(self, exchange: Exchange, most: int | None = None) -> bytes:
@@ -132,6 +137,12 @@ class Bodies:
             Refused: 413 beyond `max_body`, 408 when it has not come by the deadline, 503 when the bodies held by all
                 requests are beyond `max_body_total`, 400 when it is not what its Content-Encoding says.
         """
+        body = await self._read(exchange, most)
+        if self.on_read is not None:
+            await self.on_read(exchange, body)
+        return body
+
+    async def _read(self, exchange: Exchange, most: int | None) -> bytes:
         request = exchange.request
         limit = self._limit(exchange) if most is None else min(most, self._limit(exchange))
         if (request.content_length or 0) > limit:

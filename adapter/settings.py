@@ -23,6 +23,7 @@ NOMAD_DEFAULTS = {
     "ADAPTER_ALLOC_DATA": "{NOMAD_ALLOC_DIR}/data",
     "ADAPTER_ALLOC_ID": "{NOMAD_ALLOC_ID}",
     "ADAPTER_TASK_API": "{NOMAD_SECRETS_DIR}/api.sock",
+    "ADAPTER_AUDIT_DIR": "{NOMAD_ALLOC_DIR}/data/audit",
     "ADAPTER_CONSUL_ADDR": "{CONSUL_HTTP_ADDR}",
     "ADAPTER_CONSUL_CA_FILE": "{CONSUL_CACERT}",
     "ADAPTER_CONSUL_TOKEN_FILE": "{CONSUL_HTTP_TOKEN_FILE}",
@@ -140,6 +141,22 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Tags of the registered service, comma-separated."""
     advertise: str = ""
     """`host:port` under which others reach a registered instance; empty = the address it has towards Consul."""
+    audit: bool = False
+    """Keep audit records: predictions, refusals by the gate, admin acts."""
+    audit_predictions: Annotated[float, Meta(ge=0, le=1)] = 1.0
+    """Share of the predictions that are recorded; refusals and admin acts always are."""
+    audit_dir: str = ""
+    """Directory of the audit files; empty = the log stream alone has the records."""
+    audit_file_size: Annotated[int, Meta(ge=1, le=1024)] = 16
+    """MiB after which the next audit file is begun."""
+    audit_files: Annotated[int, Meta(ge=2, le=1000)] = 8
+    """Audit files kept."""
+    capture: Annotated[float, Meta(ge=0, le=1)] = 0.0
+    """Share of the recorded predictions whose input is kept, beside the audit files."""
+    capture_redact: str = ""
+    """Members of inputs that are kept as `[redacted]`, comma-separated, at any depth; `-` = none, said on purpose."""
+    capture_max_body: Annotated[int, Meta(ge=1, le=16 * MIB)] = 65536
+    """Bytes of an input beyond which it is not kept."""
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     """Least severity written."""
     access_log: bool = True
@@ -209,6 +226,10 @@ def _problems_of_addresses(values: Mapping[str, Any]) -> list[str]:
     url = values.get("tfs_metrics_url", "")
     if url and (urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).netloc):
         problems.append(f"ADAPTER_TFS_METRICS_URL={url!r}: expected http://host:port/path, or nothing")
+    if values.get("capture") and not (values.get("audit") and values.get("audit_dir")):
+        problems.append("ADAPTER_CAPTURE: needs ADAPTER_AUDIT=1 and ADAPTER_AUDIT_DIR")
+    if values.get("capture") and not values.get("capture_redact"):
+        problems.append("ADAPTER_CAPTURE: needs ADAPTER_CAPTURE_REDACT, the fields that are not to be kept; - for none")
     consul = values.get("consul_addr", "")
     if consul and not re.fullmatch(r"(https?://)?(\[[0-9a-fA-F:]+\]|[^:/@\s]+)(:\d{1,5})?/?", consul):
         problems.append(f"ADAPTER_CONSUL_ADDR={_without_userinfo(consul)!r}: expected host:port or http(s)://host:port")

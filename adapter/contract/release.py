@@ -24,7 +24,7 @@ from adapter.settings import Settings
 # Where an instance is and how it reaches its sibling: differs between instances of one release.
 PER_INSTANCE = frozenset(
     {"host", "port", "tfs_grpc", "tfs_logs", "tfs_metrics_url", "bundle", "node", "advertise", "deployment"}
-    | {"alloc_id", "alloc_data", "task_api"}
+    | {"alloc_id", "alloc_data", "task_api", "audit_dir"}
 )
 _TAG = re.compile(r":v?(\d+\.\d+\.\d+(?:-rc\d+)?)(?:-[a-z0-9-]+)?(?:@|$)")
 

@@ -35,7 +35,7 @@ class Agent:
         """`do(client)` with py-consul's client. Raises ConsulFailed."""
         return await asyncio.get_running_loop().run_in_executor(self._thread, self._call, do)
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """Take no further call; the one that runs ends by its timeout."""
         self._thread.shutdown(wait=False, cancel_futures=True)
 

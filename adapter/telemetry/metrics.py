@@ -80,6 +80,13 @@ _TENANT_REQUESTS = Histogram(
 TENANT_ACTIVE = Gauge(
     "tandem_tenant_active_requests", "Inference requests of a tenant in flight.", ["tenant"], registry=REGISTRY
 )
+AUDIT_RECORDS = Counter("tandem_audit_records", "Audit records made.", ["action", "decision"], registry=REGISTRY)
+AUDIT_LOST = Counter(
+    "tandem_audit_records_lost", "Records that could not be written to the audit files.", registry=REGISTRY
+)
+AUDIT_SUPPRESSED = Counter(
+    "tandem_audit_records_suppressed", "Refusals beyond those recorded in one second.", registry=REGISTRY
+)
 INFO = Gauge("tandem_info", "What runs here; always 1.", ["adapter", "bundle", "bundle_version"], registry=REGISTRY)
 
 

@@ -1,7 +1,6 @@
 """The release history in a real Consul: written once, whatever the number of instances, and served on without Consul."""
 
 import asyncio
-import contextlib
 import json
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -82,7 +81,7 @@ async def test_the_history_is_bounded_and_the_oldest_leave(consul: Consul) -> No
     await happened(consul, "bounded", [f"1.0.{number}" for number in range(5)], kept=2)
     agent = Agent(consul.address)
     left = await History(agent, "tandem", "default", "bounded", 2).releases()
-    agent.close()
+    await agent.close()
     assert versions({"releases": left}) == ["1.0.4", "1.0.3"]
 
 
@@ -90,7 +89,7 @@ async def happened(consul: Consul, service: str, releases: list[str], kept: int 
     """These versions were released, one after the other."""
     agent = Agent(consul.address)
     past = History(agent, "tandem", "default", service, kept)
-    with contextlib.closing(agent):
+    try:
         for version in releases:
             with TemporaryDirectory() as top:
                 (Path(top) / "bundle.toml").write_text(
@@ -100,6 +99,8 @@ async def happened(consul: Consul, service: str, releases: list[str], kept: int 
             moment = {"activated_at": "2026-03-01T09:30:04.112Z", "first_instance": running.instance}
             assert await past.record({**running.release, **moment})
             assert not await past.record({**running.release, **moment})
+    finally:
+        await agent.close()
 
 
 def test_what_has_not_changed_is_not_sent_again(start: Start) -> None:

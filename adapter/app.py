@@ -36,6 +36,7 @@ from adapter.group import ending, transitions
 from adapter.group.consul import Agent
 from adapter.group.drain import Drain
 from adapter.group.presence import Presence
+from adapter.group.registration import Registration, address_of
 from adapter.group.state import TFS, Group
 from adapter.group.watcher import Watcher
 from adapter.inference.calls import Connection
@@ -106,7 +107,8 @@ async def serve(settings: Settings, bundle: manifest.Manifest | None, stream: Lo
     await site.start()
     _say_what_runs(settings, bundle, runner, access)
     watcher = Watcher(group, connection, models, transitions.tell)
-    parts = (watcher, changes, audit, service)
+    registration = registration_of(settings, group, running, consul, runner)
+    parts = (watcher, changes, audit, service, registration)
     background = [asyncio.create_task(part.run()) for part in parts if part is not None]
     if access.anything_to_follow:
         access.observe = lambda results: transitions.tell(group.observe(results, time.time()))
@@ -120,6 +122,8 @@ async def serve(settings: Settings, bundle: manifest.Manifest | None, stream: Lo
 
     await drain.begun.wait()
     transitions.tell(group.drain(drain.reason, time.time()))
+    if registration is not None:
+        await registration.leave()
     all_answered = await drain.finish(site, server, settings.shutdown_delay)
     reason = "every request is answered" if all_answered else "requests in flight were cut off"
     transitions.tell(group.stop(reason, time.time()))
@@ -252,6 +256,26 @@ def agent(settings: Settings) -> Agent | None:
     if not settings.consul_addr:
         return None
     return Agent(settings.consul_addr, settings.consul_token_file, settings.consul_ca_file)
+
+
+def registration_of(
+    settings: Settings, group: Group, running: Running, consul: Agent | None, runner: web.ServerRunner
+) -> Registration | None:
+    """This instance's registration with Consul, where it is asked for."""
+    if consul is None or not settings.consul_register:
+        return None
+    port = int(runner.addresses[0][1])
+    host, port = address_of(settings.advertise, settings.host, port, settings.consul_addr)
+    bundle = running.release["bundle"] or {"name": "", "version": ""}
+    meta = {
+        "bundle": bundle["name"],
+        "version": bundle["version"],
+        "device": running.release["device"] or "",
+        "adapter": adapter.__version__,
+    }
+    tags = [tag.strip() for tag in settings.consul_tags.split(",") if tag.strip()]
+    name = running.service
+    return Registration(consul, group, name, f"{name}-{host}-{port}", (host, port), tags, meta, settings.consul_check)
 
 
 def history(settings: Settings, consul: Agent | None, service: str) -> History | None:

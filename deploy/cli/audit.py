@@ -18,7 +18,7 @@ def register(commands: Commands) -> None:
         description="Exit status 0: they are whole. 1: they are not, and each problem is said. 2: wrong usage.",
     )
     directory = verify.add_argument("directory", type=Path, help="ADAPTER_AUDIT_DIR; under Nomad, alloc/data/audit")
-    directory.complete = DIRECTORIES  # type: ignore[attr-defined]  # shtab reads it
+    directory.complete = DIRECTORIES  # shtab reads it
     verify.add_argument(
         "--head",
         type=_head,

@@ -9,6 +9,8 @@ import asyncio
 import logging
 import os
 import signal
+import socket
+import ssl
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -102,8 +104,7 @@ async def serve(settings: Settings, bundle: manifest.Manifest | None, stream: Lo
     chain.connections = lambda: len(server.connections)
     runner = web.ServerRunner(server, shutdown_timeout=0)
     await runner.setup()
-    tls = access.tls.context if access.tls is not None else None
-    site = web.TCPSite(runner, settings.host, settings.port, backlog=1024, reuse_address=True, ssl_context=tls)
+    site = _port(runner, settings, access.tls.context if access.tls is not None else None)
     await site.start()
     _say_what_runs(settings, bundle, runner, access)
     watcher = Watcher(group, connection, models, transitions.tell)
@@ -178,6 +179,12 @@ async def _status(settings: Settings, drain: Drain, all_answered: bool) -> int:
         api = ending.TaskApi(Path(settings.task_api)) if settings.task_api else None
         return await ending.end(drain, settings.alloc_id, Path(settings.alloc_data), api)
     return 0 if all_answered and not drain.failed else 1
+
+
+def _port(runner: web.ServerRunner, settings: Settings, tls: ssl.SSLContext | None) -> web.BaseSite:
+    if settings.listen_fd >= 0:  # connections wait in it while one adapter follows another
+        return web.SockSite(runner, socket.socket(fileno=settings.listen_fd), backlog=1024, ssl_context=tls)
+    return web.TCPSite(runner, settings.host, settings.port, backlog=1024, reuse_address=True, ssl_context=tls)
 
 
 def _said_before(settings: Settings, stream: LogStream) -> Mapping[str, tuple[int, int]]:

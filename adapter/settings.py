@@ -37,6 +37,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Address to listen on."""
     port: Port = 8080
     """Port to listen on; 0 takes a free one and the log names it."""
+    listen_fd: Annotated[int, Meta(ge=-1)] = -1
+    """A listening socket to take over in the place of `host` and `port`, as `tandem run --watch` gives it; -1 = none."""
     tfs_grpc: str = "127.0.0.1:8500"
     """TensorFlow Serving's gRPC address: `unix:///path` or `host:port`."""
     tfs_metrics_url: str = ""

@@ -4,7 +4,7 @@ import argparse
 import asyncio
 from pathlib import Path
 
-from deploy.cli.output import Commands, add_bundle
+from deploy.cli.output import Commands, add_bundle, refuse
 
 
 def register(commands: Commands) -> None:
@@ -13,6 +13,7 @@ def register(commands: Commands) -> None:
     add_bundle(run, "directory or packed bundle (default samples/digits)", nargs="?", default=Path("samples/digits"))
     run.add_argument("--port", type=int, default=8080, help="REST port (default 8080)")
     run.add_argument("--dir", type=Path, default=Path(".tandem"), help="where the allocation lives (default .tandem)")
+    run.add_argument("--watch", action="store_true", help="reload handler and models whenever a file of DIR is saved")
     run.set_defaults(run=_run)
 
 
@@ -20,7 +21,10 @@ def _run(options: argparse.Namespace) -> int:
     from deploy.local.console import Console
     from deploy.local.group import EmbeddedGroup
 
+    if options.watch and not options.bundle.is_dir():
+        return refuse(options, f"{options.bundle}: only a source directory can be watched")
+
     async def group() -> int:
-        return await EmbeddedGroup(options.bundle, options.port, options.dir, Console()).run()
+        return await EmbeddedGroup(options.bundle, options.port, options.dir, Console(), watch=options.watch).run()
 
     return asyncio.run(group())

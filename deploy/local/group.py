@@ -6,6 +6,8 @@
     adapter ends  → the group ends: the leader is dead, so tfs is stopped
     Ctrl-C        → SIGTERM to the adapter, which drains; then SIGTERM to tfs; a second one forces
     POST /shutdown → the adapter drains and has the task API stop the allocation: as Ctrl-C
+    with `watch`: a file of the source is saved → tfs loads the models anew where they changed, and a new adapter takes
+                    the place of the old one on the same port; one that ends by itself waits for the next change
 
 The allocation's directory lies under `--dir` and is removed at the end.
 """
@@ -24,10 +26,11 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from adapter.bundle.manifest import Manifest, read
+from adapter.bundle.manifest import BundleError, Manifest, read
 from deploy.bundle.archive import unpack
 from deploy.bundle.source import build
 from deploy.bundle.tfs import MONITORING, models_config
+from deploy.local import watch
 from deploy.local.console import Console
 from deploy.local.task import Task
 from deploy.local.task_api import TaskApi
@@ -44,8 +47,13 @@ MAX_CALLS = 64
 class EmbeddedGroup:
     """One allocation of the group `serving` for the bundle at `source` (a directory, or a packed file)."""
 
-    def __init__(self, source: Path, port: int, directory: Path, console: Console) -> None:
+    def __init__(
+        self, source: Path, port: int, directory: Path, console: Console, watch: bool = False, signals: bool = True
+    ) -> None:
+        """`watch`: follow the changes of a source directory. `signals`: end by SIGINT and SIGTERM, not by `stop` alone."""
         self._source = source
+        self._watch = watch
+        self._signals = signals
         self._port = port
         self._console = console
         self._id = str(uuid.uuid4())
@@ -53,8 +61,14 @@ class EmbeddedGroup:
         self._short = Path(tempfile.mkdtemp(prefix="tandem-"))  # a socket's path has at most 107 bytes (unix(7))
         self._stop = asyncio.Event()
         self._force: Callable[[], None] = lambda: None
-        self._ready = False
+        self.ready = asyncio.Event()
         self._leader_ended = False
+        self._reload_began: float | None = None
+        self._listening: socket.socket | None = None
+
+    def stop(self) -> None:
+        """End as by Ctrl-C."""
+        self._stop.set()
 
     async def run(self) -> int:
         """Run until the adapter ends or a signal comes. Exit status: the adapter's, or 1 when the group failed.
@@ -63,15 +77,17 @@ class EmbeddedGroup:
             BundleError: the bundle cannot be used; nothing was started.
         """
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in (signal.SIGINT, signal.SIGTERM) if self._signals else ():
             loop.add_signal_handler(number, self._interrupt)
         api = TaskApi(self._short / "api.sock", self._id, self._stop.set)
         try:
-            manifest = self._place()
+            manifest = await asyncio.to_thread(self._place)
             await api.start()
             return await self._supervise(manifest)
         finally:
             await api.close()
+            if self._listening is not None:
+                self._listening.close()
             shutil.rmtree(self._allocation, ignore_errors=True)
             shutil.rmtree(self._short, ignore_errors=True)
 
@@ -117,7 +133,7 @@ class EmbeddedGroup:
         tfs = [sys.executable, "-m", "deploy.local.model_server", "--port=0"]
         tfs += [f"--grpc_socket_path={self._short}/tmp/tfs.sock", f"--grpc_max_threads={MAX_CALLS}"]
         tfs += [f"--rest_api_port={monitoring}", f"--monitoring_config_file={local}/monitoring.config"]
-        tfs += [f"--model_config_file={local}/models.config"]
+        tfs += [f"--model_config_file={local}/models.config", "--allow_version_labels_for_unavailable_models=true"]
         adapter = {
             "ADAPTER_HOST": os.environ.get("ADAPTER_HOST", "127.0.0.1"),
             "ADAPTER_BUNDLE": str(self._allocation / "alloc" / "bundle"),
@@ -127,9 +143,14 @@ class EmbeddedGroup:
             "ADAPTER_TASK_API": str(self._short / "api.sock"),
         }
         leader = [sys.executable, "-m", "adapter"]
+        descriptors = []
+        if self._watch:
+            self._listening = listening(adapter["ADAPTER_HOST"], self._port)
+            descriptors = [self._listening.fileno()]
+            adapter["ADAPTER_LISTEN_FD"] = str(descriptors[0])
         return (
             Task("tfs", tfs, group, self._allocation, self._tfs_says),
-            Task("adapter", leader, {**group, **adapter}, self._allocation, self._adapter_says),
+            Task("adapter", leader, {**group, **adapter}, self._allocation, self._adapter_says, descriptors),
         )
 
     async def _supervise(self, manifest: Manifest) -> int:
@@ -139,7 +160,7 @@ class EmbeddedGroup:
         await tfs.start()
         await adapter.start()
         sidecar = asyncio.create_task(self._keep(tfs))
-        leader = asyncio.create_task(adapter.wait())
+        leader = asyncio.create_task(self._follow(adapter) if self._watch else adapter.wait())
         stop = asyncio.create_task(self._stop.wait())
         try:
             await asyncio.wait({sidecar, leader, stop}, return_when=asyncio.FIRST_COMPLETED)
@@ -158,6 +179,38 @@ class EmbeddedGroup:
             sidecar.cancel()
             leader.cancel()
             await tfs.stop(TFS_KILL_TIMEOUT)
+
+    async def _follow(self, adapter: Task) -> int:
+        """One adapter after the other, whenever the source changes."""
+        saved = watch.changes(self._source)
+        while True:
+            changes = asyncio.ensure_future(anext(saved))
+            ended = asyncio.create_task(adapter.wait())
+            try:
+                await asyncio.wait({changes, ended}, return_when=asyncio.FIRST_COMPLETED)
+                if ended.done():
+                    self._console.say(f"adapter ended with status {ended.result()}; waiting for a change")
+                await self._reload(adapter, await changes)
+            finally:
+                changes.cancel()
+                ended.cancel()
+
+    async def _reload(self, adapter: Task, changed: frozenset[str]) -> None:
+        self._reload_began = asyncio.get_running_loop().time()
+        self._console.say(f"changed: {', '.join(sorted(changed)[:3])}{' …' if len(changed) > 3 else ''}")
+        try:
+            manifest = await asyncio.to_thread(build, self._source)
+        except BundleError as error:
+            self._console.say(f"not reloaded: {error}")
+            return
+        await adapter.stop(KILL_TIMEOUT)
+        if watch.touches_models(changed):
+            bundle = str(self._allocation / "alloc" / "bundle")
+            try:
+                await watch.reload_models(f"unix://{self._short}/tmp/tfs.sock", models_config(manifest, bundle))
+            except watch.ReloadFailed as error:
+                self._console.say(f"tfs does not load the models: {error}")
+        await adapter.start()
 
     async def _keep(self, tfs: Task) -> None:
         """Restart the sidecar whenever it ends; returns when it has failed for good."""
@@ -185,11 +238,14 @@ class EmbeddedGroup:
 
     def _adapter_says(self, stream: str, line: str) -> None:
         self._console.task("adapter", stream, line)
-        if self._ready or '"tandem.state"' not in line:
+        if '"tandem.state"' not in line or json.loads(line)["attributes"].get("to") != "ready":
             return
-        self._ready = json.loads(line)["attributes"].get("to") == "ready"
-        if self._ready:
+        if not self.ready.is_set():
+            self.ready.set()
             self._greet()
+        elif self._reload_began is not None:
+            self._console.say(f"reloaded in {asyncio.get_running_loop().time() - self._reload_began:.1f} s")
+            self._reload_began = None
 
     def _greet(self) -> None:
         """Ready for the first time: where it is, and a request that works."""
@@ -202,6 +258,14 @@ class EmbeddedGroup:
             curl = f"curl {url}/v1/models/{name}/metadata"
         for line in ("ready", f"  REST     {url}", f"  Swagger  {url}/docs", f"  try      {curl}"):
             self._console.say(line)
+
+
+def listening(host: str, port: int) -> socket.socket:
+    """A socket that listens there, for adapters to inherit. Raises BundleError where somebody else does."""
+    try:
+        return socket.create_server((host, port), backlog=1024)
+    except OSError as error:
+        raise BundleError(f"{host}:{port}: {error}") from None
 
 
 def free_port() -> int:

@@ -47,7 +47,10 @@ class RotatedLog:
 
 
 class Task:
-    """A command that runs as task `name` of the allocation at `allocation`; `show(stream, line)` sees its output."""
+    """A command that runs as task `name` of the allocation at `allocation`; `show(stream, line)` sees its output.
+
+    It inherits `descriptors`.
+    """
 
     def __init__(
         self,
@@ -56,11 +59,13 @@ class Task:
         environment: Mapping[str, str],
         allocation: Path,
         show: Callable[[str, str], None],
+        descriptors: Sequence[int] = (),
     ) -> None:
         self.name = name
         self._command = list(command)
         self._allocation = allocation
         self._show = show
+        self._descriptors = tuple(descriptors)
         directory = allocation / name
         for part in ("local", "secrets", "tmp"):
             (directory / part).mkdir(parents=True, exist_ok=True)
@@ -91,6 +96,7 @@ class Task:
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
             limit=1 << 20,
+            pass_fds=self._descriptors,
             start_new_session=True,  # the terminal's Ctrl-C is the group's, not the tasks'
             preexec_fn=_die_with_parent,
         )

@@ -23,13 +23,13 @@ from tests.servers import free_port
 class Run:
     """`tandem run BUNDLE` as a person starts it; `lines` is what it shows."""
 
-    def __init__(self, bundle: Path, directory: Path) -> None:
+    def __init__(self, bundle: Path, directory: Path, *options: str) -> None:
         self.port = free_port()
         self.directory = directory
         self.lines: list[str] = []
         self._more = threading.Condition()
         self._ended = False
-        command = [sys.executable, "-m", "deploy.cli", "run", str(bundle), "--port", str(self.port)]
+        command = [sys.executable, "-m", "deploy.cli", "run", str(bundle), *options, "--port", str(self.port)]
         self.process = subprocess.Popen(
             [*command, "--dir", str(directory)], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
         )

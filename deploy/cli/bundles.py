@@ -15,6 +15,9 @@ def register(commands: Commands) -> None:
     pack = commands.add_parser("pack", help="pack a bundle into the file that ships; prints its name and SHA-256")
     add_bundle(pack, "the bundle's source directory")
     pack.add_argument("-o", "--output", type=Path, help="default: NAME-VERSION.tar.zst here")
+    pack.add_argument(
+        "--no-run", action="store_true", help="do not run it: no example is asked, no claim of `coalesce` is tried"
+    )
     pack.add_argument("--sign", type=Path, metavar="KEYFILE", help="sign it with this secret key (tandem keygen)")
     add_json(pack)
     pack.set_defaults(run=_pack)
@@ -39,10 +42,10 @@ def register(commands: Commands) -> None:
 
 
 def _pack(options: argparse.Namespace) -> int:
-    from deploy.bundle import minisign, pack, source
+    from deploy.bundle import minisign, pack, trial
 
     key = minisign.secret_key(options.sign) if options.sign else None
-    manifest = source.build(options.bundle)
+    manifest = trial.ready_to_pack(options.bundle, run=not options.no_run)
     target = options.output or Path(f"{manifest.name}-{manifest.version}.tar.zst")
     contents = pack.parts(options.bundle, manifest)
     with bar(f"packing {target.name}", sum(part.size for part in contents)) as progress:

@@ -58,6 +58,18 @@ def say(text: str) -> None:
 
 
 @contextmanager
+def spinner(title: str) -> Iterator[None]:
+    """A sign of life on standard error while work of unknown length goes on, where that is a terminal."""
+    if not sys.stderr.isatty():
+        yield
+        return
+    from rich.console import Console
+
+    with Console(stderr=True).status(title):
+        yield
+
+
+@contextmanager
 def bar(title: str, total: int) -> Iterator[Progress]:
     """A bar of bytes on standard error while work goes on, where that is a terminal."""
     if not sys.stderr.isatty():

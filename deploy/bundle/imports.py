@@ -4,7 +4,6 @@ The adapter's image holds less than the environment that packs. So whatever is i
 in `vendor/` is hidden from the handler: it fails at pack time, not on Nomad.
 """
 
-import importlib
 import importlib.abc
 import importlib.machinery
 import importlib.metadata
@@ -46,18 +45,23 @@ def check(source: Path, manifest: Manifest, timeout: float = TIMEOUT) -> None:
 def main(arguments: Sequence[str]) -> int:
     """In the process of its own."""
     directory, handler = Path(arguments[0]), arguments[1]
-    loading = importlib.import_module("adapter.bundle.loading")
-    sys.meta_path.insert(0, _Image(directory / "vendor"))
+    finders = sys.meta_path
+    finders[finders.index(importlib.machinery.PathFinder)] = _Image(directory / "vendor")
+    from adapter.bundle.loading import HandlerError, load
+
     try:
-        loading.load(directory, handler)
-    except loading.HandlerError as error:
-        print(f"{_FAILED}{directory.name}/{error}", file=sys.stderr)
+        load(directory, handler)
+    except HandlerError as error:
+        hint = (
+            ": neither the adapter's image nor requirements.txt has it" if "ModuleNotFoundError" in str(error) else ""
+        )
+        print(f"{_FAILED}{directory.name}/{error}{hint}", file=sys.stderr)
         return 1
     return 0
 
 
 class _Image(importlib.abc.MetaPathFinder):
-    """Finds in `vendor` what the image lacks, and nowhere else."""
+    """In the place of the usual finder: what the image lacks is found in `vendor` and nowhere else."""
 
     def __init__(self, vendor: Path) -> None:
         self._vendor = str(vendor)
@@ -75,14 +79,8 @@ class _Image(importlib.abc.MetaPathFinder):
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> importlib.machinery.ModuleSpec | None:
-        if path is not None or fullname not in self._missing:
-            return None
-        found = importlib.machinery.PathFinder.find_spec(fullname, [self._vendor], target)
-        if found is None:
-            raise ModuleNotFoundError(
-                f"No module named {fullname!r} in the adapter's image or in requirements.txt", name=fullname
-            )
-        return found
+        where = [self._vendor] if path is None and fullname in self._missing else path
+        return importlib.machinery.PathFinder.find_spec(fullname, where, target)
 
 
 def _canonical(name: str) -> str:

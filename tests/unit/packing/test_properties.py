@@ -14,7 +14,11 @@ from adapter.bundle.manifest import BundleError
 from deploy.bundle import archive, minisign, verify
 from tests.unit.packing.archives import compressed, entry, tar, written
 
-FAST = {"database": None, "suppress_health_check": [HealthCheck.too_slow, HealthCheck.function_scoped_fixture], "deadline": None}
+FAST = {
+    "database": None,
+    "suppress_health_check": [HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
+    "deadline": None,
+}
 
 part = st.text("abcXYZ09._-é ", min_size=1, max_size=12).filter(lambda text: text not in (".", ".."))
 name = st.lists(part, min_size=1, max_size=4).map("/".join)

@@ -1,4 +1,4 @@
-"""`tandem pack`, `verify`, `sign`, `keygen`: the file that ships, and whether it is the one that it should be."""
+"""`tandem pack`, `verify`, `sign`, `keygen`, `new`: the file that ships, and whether it is the one that it should be."""
 
 import argparse
 from pathlib import Path
@@ -34,6 +34,11 @@ def register(commands: Commands) -> None:
     sign.add_argument("--key", type=Path, required=True, metavar="KEYFILE", help="the secret key")
     add_json(sign)
     sign.set_defaults(run=_sign)
+
+    new = commands.add_parser("new", help="write the source of a new bundle that runs and passes its tests")
+    new.add_argument("directory", type=Path, help="where to; its name becomes the bundle's")
+    add_json(new)
+    new.set_defaults(run=_new)
 
     keygen = commands.add_parser("keygen", help="make a pair of keys for signing: NAME.key and NAME.pub")
     keygen.add_argument("name", type=Path, help="where to, without .key and .pub")
@@ -85,6 +90,19 @@ def _sign(options: argparse.Namespace) -> int:
 
     signature = _signed(options.bundle, minisign.secret_key(options.key))
     tell(options, {"signature": str(signature)}, str(signature))
+    return 0
+
+
+def _new(options: argparse.Namespace) -> int:
+    from deploy.bundle.scaffold import scaffold
+
+    files = scaffold(options.directory)
+    steps = "\n".join(f"  tandem {verb} {options.directory}" for verb in ("test", "run --watch", "pack"))
+    tell(
+        options,
+        {"directory": str(options.directory), "files": files},
+        f"{options.directory}: {', '.join(files)}\n{steps}",
+    )
     return 0
 
 

@@ -40,6 +40,7 @@ FILLERS = [
     "think",
 ]
 NEGATIONS = ["not", "never", "hardly"]
+BETWEEN = [*FILLERS, "someone"]  # that one stands for every word that the vocabulary lacks
 WORDS = ["", "?", *sorted({*GOOD, *BAD, *THINGS, *FILLERS, *NEGATIONS, "but"})]
 
 
@@ -51,9 +52,10 @@ def sentences(count: int, generator: np.random.Generator) -> tuple[list[list[str
         for part in range(generator.integers(1, 4)):
             positive, negated = generator.random() < 0.5, generator.random() < 0.3
             words += ["but"] if part else []
-            words += [*generator.choice(FILLERS, 2), generator.choice(THINGS), generator.choice(FILLERS)]
+            words += [*generator.choice(BETWEEN, 2), generator.choice(THINGS), generator.choice(BETWEEN)]
             words += [generator.choice(NEGATIONS)] if negated else []
             words.append(generator.choice(GOOD if positive else BAD))
+            words += list(generator.choice(BETWEEN, generator.integers(0, 3)))
         found.append(words)
         labels.append(positive != negated)
     return found, np.array(labels, np.float32)
@@ -75,6 +77,7 @@ class Sentiment(tf.Module):
     def __init__(self, network: tf.keras.Model) -> None:
         super().__init__()
         self.network = network
+        self.weights = [variable.value for variable in network.variables]  # else the file lacks them: not tf.Variables
 
     @tf.function(input_signature=[tf.TensorSpec([None, LENGTH], tf.int32, name="ids")])
     def predict(self, ids: tf.Tensor) -> dict[str, tf.Tensor]:

@@ -14,10 +14,10 @@ from collections.abc import Sequence
 import shtab
 
 from adapter.bundle.manifest import BundleError
-from deploy.cli import audit, bundles, cluster, inspection, local
+from deploy.cli import audit, bundles, check, cluster, inspection, local
 from deploy.cli.output import refuse
 
-VERBS = (local, bundles, inspection, audit, cluster)
+VERBS = (local, bundles, inspection, check, audit, cluster)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

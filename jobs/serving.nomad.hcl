@@ -449,6 +449,53 @@ variable "vault_role" {
   }
 }
 
+variable "released_by" {
+  type        = string
+  default     = ""
+  description = "Who makes this release, as /changes tells it."
+  validation {
+    condition     = regex_replace(var.released_by, "^.{0,128}$", "") == ""
+    error_message = "The released_by must be one line of at most 128 characters."
+  }
+}
+
+variable "consul_addr" {
+  type        = string
+  default     = ""
+  description = <<-EOT
+    Consul's HTTP API for the release history (/changes), as a task reaches it: host:port or a URL, or `node` for port 8500
+    of the node's own address. In bridge mode an agent that listens on 127.0.0.1 alone cannot be reached: give it the node's
+    address or the bridge's gateway as a further `client_addr`. Empty: each instance tells its own release alone.
+  EOT
+  validation {
+    condition     = regex_replace(var.consul_addr, "^(node|(https?://)?[^[:space:]/@]+:[0-9]+)$", "") == ""
+    error_message = "The consul_addr must be host:port, http(s)://host:port, node, or empty."
+  }
+}
+
+variable "audit" {
+  type        = bool
+  default     = false
+  description = "Keep audit records, in the log stream and in alloc/data/audit (docs/compliance.md); 128 MiB of disk at most."
+  validation {
+    condition     = contains([true, false], var.audit)
+    error_message = "The audit must be true or false."
+  }
+}
+
+variable "connect" {
+  type        = string
+  default     = ""
+  description = <<-EOT
+    Consul Connect (bridge mode): sidecar = callers name this service as an upstream of their proxy; transparent = callers
+    use its virtual address (needs the consul-cni plugin on the clients). Empty: plain.
+  EOT
+  validation {
+    condition     = contains(["", "sidecar", "transparent"], var.connect)
+    error_message = "The connect must be sidecar, transparent or empty."
+  }
+}
+
 variable "env" {
   type        = map(string)
   default     = {}
@@ -538,6 +585,7 @@ job "serving" {
       device          = var.device
       tfs_image       = local.tfs_image
       adapter_image   = var.adapter_image
+      released_by     = var.released_by
     }
 
     network {
@@ -553,6 +601,20 @@ job "serving" {
       port        = "http"
       tags        = var.tags
       canary_tags = ["canary"]
+
+      dynamic "connect" {
+        for_each = var.connect != "" ? [var.connect] : []
+        content {
+          sidecar_service {
+            dynamic "proxy" {
+              for_each = connect.value == "transparent" ? ["transparent"] : []
+              content {
+                transparent_proxy {}
+              }
+            }
+          }
+        }
+      }
 
       check {
         name     = "ready"
@@ -802,6 +864,9 @@ job "serving" {
         ADAPTER_SHUTDOWN_DELAY  = 2 # for a stop that Nomad did not ask for: two intervals of the readiness check
         ADAPTER_SHUTDOWN_GRACE  = var.shutdown_grace
         ADAPTER_LOG_LEVEL       = var.log_level
+        ADAPTER_NODE            = "${node.unique.name}"
+        ADAPTER_CONSUL_ADDR     = var.consul_addr == "node" ? "${attr.unique.network.ip-address}:8500" : var.consul_addr
+        ADAPTER_AUDIT           = var.audit
       }, var.env)
 
       resources {

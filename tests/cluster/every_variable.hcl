@@ -41,4 +41,8 @@ secret_files     = ["jwt_secret", "allow", "tenants", "tls", "tls_client_ca"]
 secret_source    = "vault"
 secret_path      = "secret/data/teams/vision"
 vault_role       = "serving"
+released_by      = "ann@example.com"
+consul_addr      = "node"
+audit            = true
+connect          = "transparent"
 env              = { OTEL_EXPORTER_OTLP_ENDPOINT = "http://collector.example.com:4318" }

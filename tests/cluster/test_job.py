@@ -273,3 +273,20 @@ def test_no_secret_is_in_the_job(parsed: Parse) -> None:
     _, adapter = tasks(parsed(secret_files='["jwt_secret"]'))
     assert adapter["Env"]["ADAPTER_JWT_SECRET_FILE"] == "${NOMAD_SECRETS_DIR}/jwt_secret"
     assert 'nomadVar "nomad/jobs/x"' in adapter["Templates"][0]["EmbeddedTmpl"]
+
+
+def test_the_adapter_knows_its_node_and_where_the_history_is(parsed: Parse) -> None:
+    _, adapter = tasks(parsed(consul_addr="node", audit="true", released_by="ann"))
+    assert adapter["Env"]["ADAPTER_NODE"] == "${node.unique.name}"
+    assert adapter["Env"]["ADAPTER_CONSUL_ADDR"] == "${attr.unique.network.ip-address}:8500"
+    assert adapter["Env"]["ADAPTER_AUDIT"] == "true"
+    assert group(parsed(released_by="ann"))["Meta"]["released_by"] == "ann"
+    assert tasks(parsed())[1]["Env"]["ADAPTER_CONSUL_ADDR"] == ""
+
+
+@pytest.mark.parametrize(("connect", "transparent"), [("sidecar", False), ("transparent", True)])
+def test_the_service_joins_the_mesh_where_it_is_told_to(parsed: Parse, connect: str, transparent: bool) -> None:
+    (service,) = group(parsed(connect=connect))["Services"]
+    sidecar = service["Connect"]["SidecarService"]
+    assert ((sidecar["Proxy"] or {}).get("TransparentProxy") is not None) == transparent
+    assert group(parsed())["Services"][0]["Connect"] is None

@@ -247,3 +247,9 @@ def test_a_bundle_that_cannot_be_used_is_refused_with_status_2_and_the_reason(
 
 def ended(pidfd: int) -> bool:
     return bool(select.select([pidfd], [], [], 10)[0])
+
+
+def test_the_group_keeps_the_contract(run: Run) -> None:
+    command = [sys.executable, "-m", "deploy.cli", "check", f"http://127.0.0.1:{run.port}"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout

@@ -282,7 +282,10 @@ def registration_of(
     }
     tags = [tag.strip() for tag in settings.consul_tags.split(",") if tag.strip()]
     name = running.service
-    return Registration(consul, group, name, f"{name}-{host}-{port}", (host, port), tags, meta, settings.consul_check)
+    secure = bool(settings.tls_certificate)
+    return Registration(
+        consul, group, name, f"{name}-{host}-{port}", (host, port), tags, meta, settings.consul_check, tls=secure
+    )
 
 
 def history(settings: Settings, consul: Agent | None, service: str) -> History | None:

@@ -39,6 +39,8 @@ class Registration:
         tags: list[str],
         meta: Mapping[str, str],
         check: str,
+        *,
+        tls: bool = False,
     ) -> None:
         self._agent = agent
         self._group = group
@@ -48,6 +50,7 @@ class Registration:
         self._tags = tags
         self._meta = dict(meta)
         self._check = check
+        self._scheme = "https" if tls else "http"
         self._left = False
         self._registered = False
         self._told: tuple[bool, str] | None = None
@@ -106,7 +109,9 @@ class Registration:
             return {**common, "TTL": f"{TTL_SECONDS}s", "Status": "critical"}
         host, port = self._address
         at = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-        return {**common, "HTTP": f"http://{at}/health/ready", "Interval": "1s", "Timeout": "1s"}
+        url = f"{self._scheme}://{at}/health/ready"
+        # The agent asks an address, which a certificate seldom names.
+        return {**common, "HTTP": url, "TLSSkipVerify": True, "Interval": "1s", "Timeout": "1s"}
 
 
 def address_of(advertise: str, host: str, port: int, consul: str) -> tuple[str, int]:

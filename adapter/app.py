@@ -1,7 +1,7 @@
 """The one place where everything is wired, and the life of the process: start, serve, drain, exit.
 
 settings, bundle ─► connection ─► data plane ─► /v1, /v2 ┐
-                        └──► watcher ─► group ───────────┼─► chain ─► aiohttp's low-level server ─► port
+                        └──► watcher ─► group ───────────┼─► chain ─► server ─► port
 log stream, metrics ─────────────────────────────────────┘
 """
 
@@ -10,13 +10,10 @@ import logging
 import os
 import signal
 import socket
-import ssl
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-
-from aiohttp import web
 
 import adapter
 from adapter import memory
@@ -41,6 +38,7 @@ from adapter.group.presence import Presence
 from adapter.group.registration import Registration, address_of
 from adapter.group.state import TFS, Group
 from adapter.group.watcher import Watcher
+from adapter.http.server import Server
 from adapter.inference.calls import Connection
 from adapter.inference.channel import open_channel
 from adapter.inference.plane import DataPlane
@@ -95,20 +93,16 @@ async def serve(settings: Settings, bundle: manifest.Manifest | None, stream: Lo
         loop.add_signal_handler(number, drain.signal, number.name)
     presence = Presence(Path(settings.alloc_data)) if settings.alloc_data else None
 
-    server = web.Server(
-        chain,
-        handler_cancellation=True,
-        access_log=None,
-        keepalive_timeout=75,
-    )
-    chain.connections = lambda: len(server.connections)
-    runner = web.ServerRunner(server, shutdown_timeout=0)
-    await runner.setup()
-    site = _port(runner, settings, access.tls.context if access.tls is not None else None)
-    await site.start()
-    _say_what_runs(settings, bundle, runner, access)
+    server = Server(chain, settings.max_body_total)
+    chain.connections = server.connections
+    tls = access.tls.context if access.tls is not None else None
+    if settings.listen_fd >= 0:  # connections wait in it while one adapter follows another
+        address = await server.listen_on(socket.socket(fileno=settings.listen_fd), tls)
+    else:
+        address = await server.listen(settings.host, settings.port, tls)
+    _say_what_runs(settings, bundle, address, access)
     watcher = Watcher(group, connection, models, transitions.tell)
-    registration = registration_of(settings, group, running, consul, runner)
+    registration = registration_of(settings, group, running, consul, address[1])
     parts = (watcher, changes, audit, service, registration)
     background = [asyncio.create_task(part.run()) for part in parts if part is not None]
     if access.anything_to_follow:
@@ -125,7 +119,7 @@ async def serve(settings: Settings, bundle: manifest.Manifest | None, stream: Lo
     transitions.tell(group.drain(drain.reason, time.time()))
     if registration is not None:
         await registration.leave()
-    all_answered = await drain.finish(site, server, settings.shutdown_delay)
+    all_answered = await drain.finish(server, server, settings.shutdown_delay)
     reason = "every request is answered" if all_answered else "requests in flight were cut off"
     transitions.tell(group.stop(reason, time.time()))
     if presence is not None:
@@ -136,7 +130,7 @@ async def serve(settings: Settings, bundle: manifest.Manifest | None, stream: Lo
     for task in background:
         task.cancel()
     await asyncio.gather(*background, return_exceptions=True)  # the tailer reads to the end of TFS's log
-    await runner.cleanup()
+    await server.close()
     await _close(connection, consul, scraper, audit)
     stream.stop()
     return status
@@ -179,12 +173,6 @@ async def _status(settings: Settings, drain: Drain, all_answered: bool) -> int:
         api = ending.TaskApi(Path(settings.task_api)) if settings.task_api else None
         return await ending.end(drain, settings.alloc_id, Path(settings.alloc_data), api)
     return 0 if all_answered and not drain.failed else 1
-
-
-def _port(runner: web.ServerRunner, settings: Settings, tls: ssl.SSLContext | None) -> web.BaseSite:
-    if settings.listen_fd >= 0:  # connections wait in it while one adapter follows another
-        return web.SockSite(runner, socket.socket(fileno=settings.listen_fd), backlog=1024, ssl_context=tls)
-    return web.TCPSite(runner, settings.host, settings.port, backlog=1024, reuse_address=True, ssl_context=tls)
 
 
 def _said_before(settings: Settings, stream: LogStream) -> Mapping[str, tuple[int, int]]:
@@ -266,12 +254,11 @@ def agent(settings: Settings) -> Agent | None:
 
 
 def registration_of(
-    settings: Settings, group: Group, running: Running, consul: Agent | None, runner: web.ServerRunner
+    settings: Settings, group: Group, running: Running, consul: Agent | None, port: int
 ) -> Registration | None:
     """This instance's registration with Consul, where it is asked for."""
     if consul is None or not settings.consul_register:
         return None
-    port = int(runner.addresses[0][1])
     host, port = address_of(settings.advertise, settings.host, port, settings.consul_addr)
     bundle = running.release["bundle"] or {"name": "", "version": ""}
     meta = {
@@ -317,9 +304,9 @@ def _model_calls(bundle: manifest.Manifest | None) -> dict[str, int]:
 
 
 def _say_what_runs(
-    settings: Settings, bundle: manifest.Manifest | None, runner: web.ServerRunner, access: Access
+    settings: Settings, bundle: manifest.Manifest | None, address: tuple[str, int], access: Access
 ) -> None:
-    host, port = runner.addresses[0][:2]
+    host, port = address
     what = f"bundle {bundle.name}@{bundle.version}" if bundle else "gateway to every model"
     attributes = {
         "event.name": "tandem.start",

@@ -9,15 +9,18 @@ import time
 from collections.abc import Callable, Mapping
 
 import aiohttp
-from aiohttp import web
+from aiohttp.web import RequestPayloadError
 
 from adapter.access.audit import Audit
 from adapter.access.gate import Gate
 from adapter.errors import Refused, RequestFailed, problem, tfs_envelope
 from adapter.exchange import Exchange, Handler, response
 from adapter.group.state import Group
+from adapter.http.answer import Answer
+from adapter.http.request import Request
 from adapter.inference.tensor import BadInput
 from adapter.settings import Settings
+from adapter.telemetry.access_log import AccessLog
 from adapter.telemetry.logs import LogStream
 from adapter.telemetry.metrics import ACTIVE_REQUESTS, observe_request
 
@@ -48,28 +51,28 @@ class Chain:
         self._timeout = settings.request_timeout
         self._max_connections = settings.max_connections
         self._group = group
-        self._stream = stream
         self._headers = dict(headers)
         self._gate = gate
         self._audit = audit
-        self._access_log = settings.access_log
+        self._access_log = AccessLog(stream) if settings.access_log else None
         self.active = 0
         ACTIVE_REQUESTS.set_function(lambda: self.active)
         self.connections: Callable[[], int] = lambda: 0
 
-    async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
+    async def __call__(self, request: Request) -> Answer:
         exchange = Exchange(request, self._now() + self._timeout)
         self.active += 1
         status = 499
         try:
             answer = await self._answer(exchange)
             status = answer.status
-            answer.headers["X-Request-Id"] = exchange.request_id
-            answer.headers.update(self._headers)
+            answer.request_id = exchange.request_id
+            if self._headers:
+                answer.headers.update(self._headers)
             if exchange.served:
                 answer.headers["X-Model-Version"] = exchange.served
             if self._group.stopping:
-                answer.force_close()
+                answer.close = True
             return answer
         finally:
             self.active -= 1
@@ -79,7 +82,7 @@ class Chain:
             if self._audit is not None:
                 self._audit.record(exchange, status)
 
-    async def _answer(self, exchange: Exchange) -> web.StreamResponse:
+    async def _answer(self, exchange: Exchange) -> Answer:
         try:
             handler = self._handler(exchange)  # first, so that a refusal has the form of errors that its resource has
             if self._gate is not None:
@@ -93,7 +96,7 @@ class Chain:
             return self._failed(exchange, error.status, error.message, error.headers)
         except BadInput as error:
             return self._failed(exchange, 400, str(error), {})
-        except (aiohttp.http.HttpProcessingError, aiohttp.ClientPayloadError, web.RequestPayloadError) as error:
+        except (aiohttp.http.HttpProcessingError, aiohttp.ClientPayloadError, RequestPayloadError) as error:
             return self._failed(exchange, 400, f"Body cannot be read: {error}", {"Connection": "close"})
         except Exception:
             log.exception("Unexpected failure", extra={"attributes": {"http.request.id": exchange.request_id}})
@@ -118,7 +121,7 @@ class Chain:
             )
         return handler
 
-    def _failed(self, exchange: Exchange, status: int, message: str, headers: Mapping[str, str]) -> web.Response:
+    def _failed(self, exchange: Exchange, status: int, message: str, headers: Mapping[str, str]) -> Answer:
         exchange.attributes["error.message"] = message[:512]
         if exchange.route.startswith("/v1"):
             return response(status, tfs_envelope(message), {"Content-Type": "application/json", **headers})
@@ -132,17 +135,6 @@ class Chain:
         request = exchange.request
         seconds = time.perf_counter() - exchange.started
         observe_request(request.method, exchange.route, status, seconds)
-        if not self._access_log or exchange.quiet or (exchange.route.startswith("/health") and status == 200):
+        if self._access_log is None or exchange.quiet or (exchange.route.startswith("/health") and status == 200):
             return
-        attributes = {
-            "event.name": "http.access",
-            "tandem.task": "adapter",
-            "http.request.id": exchange.request_id,
-            "http.request.method": request.method[:32],
-            "http.route": exchange.route,
-            "http.response.status_code": status,
-            "client.address": exchange.client or request.remote,
-            "duration_ms": round(seconds * 1e3, 3),
-            **exchange.attributes,
-        }
-        self._stream.write("INFO" if status < 500 else "ERROR", f"{request.method[:32]} {exchange.route}", attributes)
+        self._access_log.record(exchange, status, seconds)

@@ -4,9 +4,8 @@ import asyncio
 import zlib
 from collections.abc import Mapping
 
-from aiohttp import web
-
 from adapter.exchange import response
+from adapter.http.answer import Answer
 
 # zlib's container formats for the codings of RFC 9110 §8.4.1: gzip's, and zlib's own, which HTTP calls deflate.
 _CODINGS = {"gzip": 31, "deflate": 15}
@@ -14,7 +13,7 @@ _CODINGS = {"gzip": 31, "deflate": 15}
 _LEAST = 1400
 
 
-async def encoded(accepted: str, body: bytes, headers: Mapping[str, str]) -> web.Response:
+async def encoded(accepted: str, body: bytes, headers: Mapping[str, str]) -> Answer:
     """The answer 200, compressed if it is large and the client accepts one single coding (`Accept-Encoding: gzip`).
 
     That is how a client says it wants one; lists of codings are what HTTP libraries send by default, and to compress

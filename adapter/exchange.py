@@ -9,12 +9,13 @@ from collections.abc import Awaitable, Callable, Mapping
 from functools import lru_cache
 from typing import Any
 
-from aiohttp import StreamReader, web
+from aiohttp import StreamReader
 
 from adapter.access.limits import Meter
 from adapter.access.principal import Principal
-from adapter.answer import Answer
 from adapter.errors import Refused
+from adapter.http.answer import Answer
+from adapter.http.request import Request
 from adapter.memory import Trim
 from adapter.settings import Settings
 from adapter.telemetry.metrics import ACCESS_DENIED, BODY_BYTES
@@ -55,7 +56,7 @@ class Exchange:
         "tenant",
     )
 
-    def __init__(self, request: web.BaseRequest, deadline: float) -> None:
+    def __init__(self, request: Request, deadline: float) -> None:
         self.request = request
         self.started = time.perf_counter()
         self.route = "other"
@@ -115,7 +116,7 @@ def _served(model: str, version: int) -> str:
     return f"{model}@{version}" if re.fullmatch(r"[!-+\--~]+", model) else f"@{version}"
 
 
-Handler = Callable[[Exchange], Awaitable[web.StreamResponse]]
+Handler = Callable[[Exchange], Awaitable[Answer]]
 
 
 class Bodies:
@@ -147,14 +148,13 @@ class Bodies:
         limit = self._limit(exchange) if most is None else min(most, self._limit(exchange))
         if (request.content_length or 0) > limit:
             raise Refused(413, f"Body of {request.content_length} bytes: at most {limit} are accepted")
-        if not request.can_read_body:
-            return b""
-        if request.content.is_eof():
-            return self._received(request.content, limit)
-        if request.headers.get("Expect", "").lower() == "100-continue":  # RFC 9110 §10.1.1
-            await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-            request.writer.output_size = 0
-        return await self._receive(exchange, limit)
+        body = request.body
+        if body is not None:
+            _check(len(body), limit)
+            return body
+        if request.headers.get("Expect", "").lower() == "100-continue":
+            request.send_continue()
+        return await self._receive(exchange, request.content, limit)
 
     def _limit(self, exchange: Exchange) -> int:
         """Bytes that this request's body may have: the service's bound, or its tenant's."""
@@ -163,19 +163,11 @@ class Bodies:
             return self._one
         return min(self._one, meter.quota.max_body)
 
-    def _received(self, content: StreamReader, limit: int) -> bytes:
-        """A body that is here in full, as small ones are, without the way through `BaseRequest.read`."""
-        body = content.read_nowait()
-        while not content.at_eof():
-            body += content.read_nowait()
-        _check(len(body), limit)
-        return body
-
-    async def _receive(self, exchange: Exchange, limit: int) -> bytes:
+    async def _receive(self, exchange: Exchange, content: StreamReader, limit: int) -> bytes:
         chunks = bytearray()
         try:
             async with asyncio.timeout_at(exchange.deadline):
-                async for chunk in exchange.request.content.iter_any():
+                async for chunk in content.iter_any():
                     self._hold(len(chunk))
                     chunks += chunk
                     _check(len(chunks), limit)
@@ -197,6 +189,6 @@ def _check(size: int, limit: int) -> None:
         raise Refused(413, f"Body too large: at most {limit} bytes are accepted")
 
 
-def response(status: int, body: bytes, headers: Mapping[str, str]) -> web.Response:
+def response(status: int, body: bytes, headers: Mapping[str, str]) -> Answer:
     """An answer of `body`; `headers` includes its Content-Type."""
     return Answer(status, body, headers)

@@ -1,10 +1,9 @@
 """`POST /predict`: the bundle's own question and answer, by its handler. A thin face of `service.py`."""
 
-from aiohttp import web
-
 from adapter.bundle.service import Service
 from adapter.encoding import encoded
 from adapter.exchange import Bodies, Exchange
+from adapter.http.answer import Answer
 
 _JSON = {"Content-Type": "application/json"}
 
@@ -17,7 +16,7 @@ class Predict:
         self._bodies = bodies
         self._max_body = max_body
 
-    async def __call__(self, exchange: Exchange) -> web.StreamResponse:
+    async def __call__(self, exchange: Exchange) -> Answer:
         exchange.honour_timeout()
         headers = exchange.request.headers
         body = await self._bodies.read(exchange, self._max_body)

@@ -12,7 +12,6 @@ from typing import Any
 from urllib.parse import urlencode
 
 import orjson
-from aiohttp import web
 
 from adapter.contract.health import rfc3339
 from adapter.contract.history import History, Release, changed
@@ -21,6 +20,7 @@ from adapter.errors import Refused
 from adapter.exchange import Exchange, response
 from adapter.group.consul import ConsulFailed
 from adapter.group.state import Group
+from adapter.http.answer import Answer
 
 FRESH_SECONDS = 1.0
 RETRY_SECONDS = (1.0, 2.0, 5.0, 10.0, 30.0)
@@ -72,7 +72,7 @@ class Changes:
                 await asyncio.sleep(RETRY_SECONDS[min(attempt, len(RETRY_SECONDS) - 1)])
                 attempt += 1
 
-    async def current(self, _: Exchange) -> web.StreamResponse:
+    async def current(self, _: Exchange) -> Answer:
         """What runs now."""
         group = self._group
         body = {
@@ -89,7 +89,7 @@ class Changes:
         headers = {"Content-Type": "application/json", "Cache-Control": "no-store"}
         return response(200, orjson.dumps(body), headers)
 
-    async def releases(self, exchange: Exchange) -> web.StreamResponse:
+    async def releases(self, exchange: Exchange) -> Answer:
         """A page of the history. Raises Refused (400) for a page that cannot be."""
         limit, after = _page(exchange)
         known, said = await self._releases()
@@ -158,7 +158,7 @@ class Changes:
 
 
 def _page(exchange: Exchange) -> tuple[int, str | None]:
-    query = exchange.request.rel_url.query
+    query = exchange.request.query
     if unknown := sorted(set(query) - {"limit", "after"}):
         raise Refused(400, f"{unknown[0][:64]}: no such parameter, only limit and after")
     text = query.get("limit", str(PAGE))

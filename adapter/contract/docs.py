@@ -12,11 +12,11 @@ from string import Template
 from typing import Any
 
 import orjson
-from aiohttp import web
 
 import adapter
 from adapter.bundle.manifest import Manifest
 from adapter.exchange import Exchange, Handler, response
+from adapter.http.answer import Answer
 
 ASSETS = {
     "start.js": "text/javascript; charset=utf-8",
@@ -125,7 +125,7 @@ def _secure(document: dict[str, Any], demand: Callable[[str], str] | None) -> No
 def _static(body: bytes, content_type: str, headers: dict[str, str]) -> dict[str, Handler]:
     headers = {"Content-Type": content_type, **_HEADERS, **headers}
 
-    async def answer(_: Exchange) -> web.StreamResponse:
+    async def answer(_: Exchange) -> Answer:
         return response(200, body, headers)
 
     return {"GET": answer, "HEAD": answer}

@@ -9,10 +9,10 @@ import time
 from datetime import UTC, datetime
 
 import orjson
-from aiohttp import web
 
 from adapter.exchange import Exchange, response
 from adapter.group.state import Group
+from adapter.http.answer import Answer
 
 
 class Health:
@@ -21,19 +21,19 @@ class Health:
     def __init__(self, group: Group) -> None:
         self._group = group
 
-    async def overview(self, _: Exchange) -> web.StreamResponse:
+    async def overview(self, _: Exchange) -> Answer:
         return self._answer(self._group.ready)
 
-    async def ready(self, _: Exchange) -> web.StreamResponse:
+    async def ready(self, _: Exchange) -> Answer:
         return self._answer(self._group.ready)
 
-    async def startup(self, _: Exchange) -> web.StreamResponse:
+    async def startup(self, _: Exchange) -> Answer:
         return self._answer(self._group.was_ready)
 
-    async def live(self, _: Exchange) -> web.StreamResponse:
+    async def live(self, _: Exchange) -> Answer:
         return self._answer(self._group.alive(time.time()))
 
-    def _answer(self, ok: bool) -> web.StreamResponse:
+    def _answer(self, ok: bool) -> Answer:
         group = self._group
         body = {
             "status": "pass" if ok else "fail",

@@ -3,9 +3,8 @@
 Both get the labels that Prometheus gives to the target they came from, and `target_info` holds the rest of who they are.
 """
 
-from aiohttp import web
-
 from adapter.exchange import Exchange, response
+from adapter.http.answer import Answer
 from adapter.inference.turns import Turns
 from adapter.telemetry import exposition, metrics
 from adapter.telemetry.scrape import Scraper
@@ -18,7 +17,7 @@ class Metrics:
         self._scraper = scraper
         self._turns = Turns()
 
-    async def __call__(self, exchange: Exchange) -> web.StreamResponse:
+    async def __call__(self, exchange: Exchange) -> Answer:
         """Prometheus text, or OpenMetrics where `Accept` asks for it."""
         content_type = exposition.chosen(exchange.request.headers.get("Accept", ""))
         theirs = await self._scraper.families() if self._scraper else ()

@@ -4,10 +4,10 @@ from collections.abc import Callable
 from typing import Annotated
 
 import msgspec
-from aiohttp import web
 
 from adapter.errors import Refused
 from adapter.exchange import Bodies, Exchange, response
+from adapter.http.answer import Answer
 
 
 class ShutdownRequest(msgspec.Struct, forbid_unknown_fields=True):
@@ -24,7 +24,7 @@ class Shutdown:
         self._bodies = bodies
         self._drain = drain
 
-    async def __call__(self, exchange: Exchange) -> web.StreamResponse:
+    async def __call__(self, exchange: Exchange) -> Answer:
         """202 and the drain begins. Raises Refused (400) naming the field that is wrong."""
         body = await self._bodies.read(exchange)
         try:

@@ -24,7 +24,7 @@ class Port(Protocol):
 
 
 class Connections(Protocol):
-    """The accepted side: aiohttp's low-level server."""
+    """The accepted side."""
 
     def pre_shutdown(self) -> None:
         """Close idle connections; the busy ones close after their answer."""

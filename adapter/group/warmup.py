@@ -9,7 +9,7 @@ import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from aiohttp.web import Server
+from adapter.http.server import Server
 
 QUOTED = 300
 

@@ -9,12 +9,13 @@ from functools import lru_cache
 from urllib.parse import unquote
 
 import orjson
-from aiohttp import web
 from google.protobuf.json_format import MessageToDict
 
 from adapter.encoding import encoded
 from adapter.errors import Refused
 from adapter.exchange import Bodies, Exchange, response
+from adapter.http.answer import Answer
+from adapter.http.request import Request
 from adapter.inference import examples, json_in, json_out
 from adapter.inference.calls import CLASSIFY, METADATA, REGRESS, STATUS
 from adapter.inference.plane import DataPlane
@@ -88,7 +89,7 @@ class V1:
         self._bodies = bodies
         self._headers: Mapping[str, str] = {**_JSON, **_CORS} if cors else _JSON
 
-    async def __call__(self, exchange: Exchange) -> web.StreamResponse:
+    async def __call__(self, exchange: Exchange) -> Answer:
         """Answer any request under `/v1`. Raises RequestFailed and BadInput, which the chain puts into TFS's envelope."""
         request = exchange.request
         if request.method == "OPTIONS":
@@ -161,7 +162,7 @@ class V1:
         request = encode(await self._bodies.read(exchange), target.servable.spec())
         return decode(await self._plane.calls.call(path, request, exchange.deadline), nonfinite)
 
-    def _preflight(self, request: web.BaseRequest) -> web.Response:
+    def _preflight(self, request: Request) -> Answer:
         """OPTIONS: TFS answers any origin that is a URL and refuses the rest, both without a body."""
         headers = {k: v for k, v in self._headers.items() if k != "Content-Type"}
         return response(200 if re.search("https?://", request.headers.get("Origin", "")) else 400, b"", headers)

@@ -13,11 +13,11 @@ from typing import Any, NamedTuple, TypeVar
 from urllib.parse import unquote
 
 import orjson
-from aiohttp import web
 
 from adapter.encoding import encoded
 from adapter.errors import RETRY_AFTER_SECONDS, Refused
 from adapter.exchange import Bodies, Exchange, response
+from adapter.http.answer import Answer
 from adapter.inference import v2_in, v2_out
 from adapter.inference.calls import STATUS
 from adapter.inference.plane import DataPlane
@@ -78,7 +78,7 @@ class V2:
         self._ready = ready
         self._server = _body({"name": name, "version": version, "extensions": ["binary_tensor_data"]})
 
-    async def __call__(self, exchange: Exchange) -> web.StreamResponse:
+    async def __call__(self, exchange: Exchange) -> Answer:
         """Answer any request under `/v2`. Raises RequestFailed and BadInput, which the chain makes problems of."""
         verb, servable, exchange.route = parse(exchange.request.raw_path.partition("?")[0])
         allowed = ("POST",) if verb == "infer" else ("GET", "HEAD")
@@ -100,7 +100,7 @@ class V2:
         versions = await self._available(servable, exchange.deadline)
         return _readiness({"name": servable.model}, bool(versions))
 
-    async def _infer(self, exchange: Exchange, servable: Servable) -> web.Response:
+    async def _infer(self, exchange: Exchange, servable: Servable) -> Answer:
         headers = exchange.request.headers
         request = v2_in.parse(await self._bodies.read(exchange), headers.get(v2_in.HEADER_LENGTH))
         endpoint = await self._plane.endpoint(servable, request.signature_name, exchange.deadline)
@@ -150,7 +150,7 @@ def _described(spec: TensorSpec) -> dict[str, Any]:
     }
 
 
-def _readiness(about: Mapping[str, str], ready: bool) -> web.Response:
+def _readiness(about: Mapping[str, str], ready: bool) -> Answer:
     if ready:
         return response(200, _body({**about, "ready": True}), _JSON)
     return response(503, _body({**about, "ready": False}), {**_JSON, "Retry-After": str(RETRY_AFTER_SECONDS)})

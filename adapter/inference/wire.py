@@ -165,6 +165,8 @@ def _read_entry(data: bytes, start: int, end: int) -> tuple[str, Tensor, Range |
             name = data[first:last].decode()
         elif number == 2 and kind == BYTES:
             ranges.append((first, last))
+        else:  # protobuf keeps such an entry out of the map
+            raise ValueError("an entry of a map has a field that is neither its key nor its value")
     if len(ranges) == 1:
         tensor, place = read_tensor(data, *ranges[0])
         return name, tensor, place

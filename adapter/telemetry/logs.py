@@ -52,7 +52,9 @@ class LogStream:
 
     def __init__(self, resource: Mapping[str, str], output: BinaryIO | None = None) -> None:
         self._output = output or sys.stdout.buffer
-        self._resource = orjson.Fragment(orjson.dumps(dict(resource)))
+        self.resource = orjson.dumps(dict(resource))
+        """What every record ends with, as JSON."""
+        self._resource = orjson.Fragment(self.resource)
         self._lines: list[bytes] = []
         self._size = 0
         self._timer: asyncio.TimerHandle | None = None
@@ -92,12 +94,16 @@ class LogStream:
             record["body"] = body.encode("utf-8", "replace").decode()
             record["attributes"] = {k: str(v).encode("utf-8", "replace").decode() for k, v in attributes.items()}
             line = orjson.dumps(record, option=orjson.OPT_APPEND_NEWLINE)
+        self.append(line, at_once=not (hold or severity in ("INFO", "DEBUG")))
+
+    def append(self, line: bytes, *, at_once: bool = False) -> None:
+        """Add one record that is a line already; `at_once`: do not wait for others."""
         if self._size + len(line) > MAX_BUFFER:
             self.dropped += 1
             return
         self._lines.append(line)
         self._size += len(line)
-        if self._loop is None or not (hold or severity in ("INFO", "DEBUG")):
+        if at_once or self._loop is None:
             self.flush()
         elif self._timer is None:
             self._timer = self._loop.call_later(FLUSH_SECONDS, self.flush)

@@ -4,10 +4,10 @@ import asyncio
 from collections.abc import Mapping
 
 import pytest
-from aiohttp import web
-from aiohttp.test_utils import RawTestServer
 
-from adapter.answer import Answer
+from adapter.http.answer import Answer
+from adapter.http.request import Request
+from adapter.http.server import Server
 
 GET = b"GET / HTTP/1.1\r\nHost: h\r\n\r\n"
 LAST = b"GET / HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n"
@@ -18,15 +18,16 @@ async def exchange(
 ) -> bytes:
     """All that comes back on one connection for these requests and a last one, which asks to close it."""
 
-    async def handler(_: web.BaseRequest) -> web.StreamResponse:
+    async def handler(_: Request) -> Answer:
         return Answer(status, body, headers)
 
-    async with RawTestServer(handler) as server:
-        reader, writer = await asyncio.open_connection(server.host, server.port)
-        writer.write(request + last)
-        received = await reader.read()
-        writer.close()
-        return received
+    server = Server(handler, 1 << 20)
+    reader, writer = await asyncio.open_connection(*await server.listen("127.0.0.1", 0))
+    writer.write(request + last)
+    received = await reader.read()
+    writer.close()
+    await server.close()
+    return received
 
 
 def first(received: bytes) -> tuple[str, dict[str, str], bytes]:

@@ -1,0 +1,334 @@
+"""What a connection makes of the bytes that come, and when it ends."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+import pytest
+from aiohttp.web import RequestPayloadError
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from adapter.http import connection, server
+from adapter.http.answer import Answer
+from adapter.http.connection import Connection, Registry
+from adapter.http.request import Request
+from adapter.http.server import Server
+
+POST = b"POST /p HTTP/1.1\r\nHost: h\r\nContent-Length: %d\r\n\r\n%b"
+LAST = b"GET /last HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n"
+
+
+async def body_of(request: Request) -> bytes:
+    return await request.content.read() if request.body is None else request.body
+
+
+async def echo(request: Request) -> Answer:
+    return Answer(200, b"%b %b" % (request.raw_path.encode(), await body_of(request)), {})
+
+
+@pytest.fixture
+async def serve() -> AsyncIterator[Callable[..., Awaitable["Client"]]]:
+    servers = []
+
+    async def started(handler: connection.Handler = echo, most_unsent: int = 1 << 30) -> "Client":
+        running = Server(handler, most_unsent)
+        servers.append(running)
+        return Client(running, *await asyncio.open_connection(*await running.listen("127.0.0.1", 0)))
+
+    yield started
+    for running in servers:
+        await running.close()
+
+
+class Client:
+    """One connection to `server`."""
+
+    def __init__(self, running: Server, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.server = running
+        self.reader = reader
+        self.writer = writer
+
+    def send(self, data: bytes) -> None:
+        self.writer.write(data)
+
+    async def answer(self) -> tuple[bytes, bytes]:
+        """The status line and the body of the next answer."""
+        head = await self.reader.readuntil(b"\r\n\r\n")
+        length = int(head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0])
+        return head.partition(b"\r\n")[0], await self.reader.readexactly(length)
+
+    async def closed(self) -> bool:
+        """Whether the other side ends it."""
+        return not await asyncio.wait_for(self.reader.read(), 10)
+
+
+async def test_a_head_that_comes_again_has_the_body_that_comes_with_it(serve):
+    client = await serve()
+    for body in (b"one", b"three", b"", b"x" * 1000, b"one"):
+        client.send(POST % (len(body), body))
+        assert await client.answer() == (b"HTTP/1.1 200 OK", b"/p " + body)
+
+
+async def test_a_known_head_with_less_than_its_body_waits_for_the_rest(serve):
+    client = await serve()
+    client.send(POST % (3, b"one"))
+    await client.answer()
+    client.send(POST % (5, b"th"))
+    await asyncio.sleep(0.01)
+    client.send(b"ree" + POST % (2, b"ok"))
+    assert (await client.answer())[1] == b"/p three"
+    assert (await client.answer())[1] == b"/p ok"
+
+
+async def test_requests_that_come_at_once_are_answered_in_order_however_many(serve):
+    client = await serve()
+    client.send(b"".join([POST % (3, b"%03d" % number) for number in range(200)]) + LAST)
+    assert [(await client.answer())[1] for _ in range(200)] == [b"/p %03d" % number for number in range(200)]
+    assert (await client.answer())[1] == b"/last "
+    assert await client.closed()
+
+
+class Sent(asyncio.Transport):
+    """A transport that keeps what is written."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.data = b""
+        self.closed = False
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:  # type: ignore[override]
+        self.data += data
+
+    def is_closing(self) -> bool:
+        return self.closed
+
+    def close(self) -> None:
+        self.closed = True
+
+    abort = close
+
+    def pause_reading(self) -> None: ...
+
+    def resume_reading(self) -> None: ...
+
+
+header = st.sampled_from(
+    [b"Content-Length: %d", b"content-length:%d", b"Content-Length: \t%d ", b"CONTENT-LENGTH: 0%d", b"", b"chunked"]
+)
+others = st.lists(
+    st.sampled_from([b"A: content-length: 3", b"Content-Lengthy: 7", b"Accept: */*", b"Expect: 100-continue"]),
+    max_size=3,
+)
+one_request = st.tuples(
+    st.sampled_from([b"POST", b"PUT", b"GET"]), header, others, st.booleans(), st.binary(max_size=12)
+)
+
+
+def encoded(method: bytes, length: bytes, more: list[bytes], first: bool, body: bytes) -> tuple[bytes, bytes]:
+    """A request, and the body that it has."""
+    if length == b"chunked":
+        lines = [b"Transfer-Encoding: chunked"]
+        sent = b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body) if body else b"0\r\n\r\n"
+    else:
+        body = sent = body if length else b""
+        lines = [length % len(body)] if length else []
+    lines = [*lines, *more] if first else [*more, *lines]
+    return b"\r\n".join([b"%b /p HTTP/1.1" % method, b"Host: h", *lines, b"", sent]), body
+
+
+@settings(max_examples=150)
+@given(st.lists(one_request, min_size=1, max_size=6), st.lists(st.integers(1, 60), max_size=12), st.booleans())
+async def test_any_requests_cut_anywhere_are_what_was_sent(requests, cuts, whole):
+    """Known heads or parsed ones, the handler sees the same."""
+    seen: list[tuple[str, bytes, str]] = []
+
+    async def handler(request: Request) -> Answer:
+        seen.append((request.method, await body_of(request), request.headers.get("Accept", "")))
+        return Answer(200, b"", {})
+
+    subject = Connection(Registry(handler, 1 << 20))
+    subject.connection_made(Sent())
+    texts = [encoded(*request) for request in requests]
+    if whole:
+        pieces = [text for text, _ in texts]
+    else:
+        stream, pieces = b"".join([text for text, _ in texts]), []
+        for cut in cuts:
+            pieces.append(stream[:cut])
+            stream = stream[cut:]
+        pieces.append(stream)
+    for piece in pieces:
+        subject.data_received(piece)
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+    while subject.task is not None:
+        await asyncio.wait({subject.task}, timeout=5)
+    wanted = [
+        (method.decode(), body, "*/*" if b"Accept: */*" in more else "")
+        for (method, _, more, _, _), (_, body) in zip(requests, texts, strict=True)
+    ]
+    assert seen == wanted
+
+
+@pytest.mark.parametrize(
+    "second",
+    [
+        b"POST /p HTTP/1.1\r\nHost: h\r\nContent-Length: 1\r\nContent-Length: 3\r\n\r\none",
+        b"POST /p HTTP/1.1\r\nHost: h\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\none",
+        b"POST /p HTTP/1.1\r\nHost: h\r\nContent-Length: 3,3\r\n\r\none",
+        b"POST /p HTTP/1.1\r\nHost: h\r\nContent-Length: \xb2\r\n\r\none",
+        b"POST /p HTTP/1.1\r\nHost: h\r\nContent-Length: \r\n\r\none",
+        b"POST /p HTTP/1.1\r\nHost: h\r\nContent-Length: 3\n\none",
+    ],
+)
+async def test_what_could_smuggle_a_request_is_refused_behind_a_known_head_too(serve, second):
+    client = await serve()
+    client.send(POST % (3, b"one"))
+    await client.answer()
+    client.send(second + LAST)
+    assert (await client.answer())[0] == b"HTTP/1.0 400 Bad Request"
+    assert await client.closed()
+
+
+async def test_a_target_with_a_host_means_its_path(serve):
+    client = await serve()
+    client.send(b"GET http://h/a%62?c=d HTTP/1.1\r\nHost: h\r\n\r\n")
+    assert (await client.answer())[1] == b"/a%62?c=d "
+
+
+async def test_a_request_to_speak_another_protocol_is_answered_as_http_and_so_is_the_next(serve):
+    client = await serve()
+    upgrade = b"GET /u HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
+    client.send(upgrade + POST % (3, b"one") + upgrade)
+    assert [(await client.answer())[1] for _ in range(3)] == [b"/u ", b"/p one", b"/u "]
+
+
+async def test_a_client_that_leaves_has_its_request_cancelled(serve):
+    begun, cancelled = asyncio.Event(), asyncio.Event()
+
+    async def handler(_: Request) -> Answer:
+        begun.set()
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            cancelled.set()
+            raise
+        raise AssertionError
+
+    client = await serve(handler)
+    client.send(POST % (3, b"one"))
+    await begun.wait()
+    client.writer.close()
+    await asyncio.wait_for(cancelled.wait(), 10)
+    assert client.server.connections() == 0
+
+
+async def test_garbage_in_the_middle_of_a_body_is_told_to_who_reads_it(serve):
+    found: list[Exception] = []
+
+    async def handler(request: Request) -> Answer:
+        try:
+            await body_of(request)
+        except RequestPayloadError as error:
+            found.append(error)
+        return Answer(400, b"no", {"Connection": "close"})
+
+    client = await serve(handler)
+    client.send(b"POST /p HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n3\r\none\r\n")
+    await asyncio.sleep(0.01)
+    client.send(b"no length\r\n")
+    assert await client.answer() == (b"HTTP/1.1 400 Bad Request", b"no")
+    assert found
+    assert await client.closed()
+
+
+async def test_the_body_of_a_refused_request_is_taken_so_that_the_answer_is_read_and_the_connection_goes_on(serve):
+    async def handler(request: Request) -> Answer:
+        return Answer(413 if request.content_length else 200, b"", {})
+
+    client = await serve(handler)
+    client.send(POST % (1 << 22, b"x" * (1 << 22)) + b"GET / HTTP/1.1\r\nHost: h\r\n\r\n")
+    assert (await client.answer())[0] == b"HTTP/1.1 413 Request Entity Too Large"
+    assert (await client.answer())[0] == b"HTTP/1.1 200 OK"
+
+
+async def test_a_refused_body_that_goes_on_for_too_long_ends_the_connection(serve, monkeypatch):
+    monkeypatch.setattr(connection, "_LINGER", 0.05)
+
+    async def handler(_: Request) -> Answer:
+        return Answer(413, b"", {})
+
+    client = await serve(handler)
+    client.send(POST % (1 << 30, b"x"))
+    assert (await client.answer())[0] == b"HTTP/1.1 413 Request Entity Too Large"
+    assert await client.closed()
+
+
+@pytest.mark.parametrize(("patience", "most_unsent"), [(0.05, 1 << 30), (60, 1 << 20)], ids=["time", "bytes"])
+async def test_a_client_that_does_not_read_its_answer_cannot_hold_it(serve, monkeypatch, patience, most_unsent):
+    monkeypatch.setattr(connection, "_PATIENCE", patience)
+
+    async def handler(_: Request) -> Answer:
+        return Answer(200, bytes(64 << 20), {})
+
+    client = await serve(handler, most_unsent)
+    client.writer.transport.pause_reading()
+    client.send(POST % (0, b""))
+    while client.server.connections() == 0:
+        await asyncio.sleep(0.005)
+    while client.server.connections():
+        await asyncio.sleep(0.005)
+
+
+async def test_an_idle_connection_ends_after_a_while_and_a_busy_one_does_not(serve, monkeypatch):
+    monkeypatch.setattr(server, "_SWEEP", 0.02)
+    monkeypatch.setattr(server, "KEEP_ALIVE", 0.1)
+    release = asyncio.Event()
+
+    async def handler(request: Request) -> Answer:
+        if request.body:
+            await release.wait()
+        return Answer(200, b"", {})
+
+    busy, idle = await serve(handler), await serve(handler)
+    busy.send(POST % (3, b"one"))
+    idle.send(POST % (0, b""))
+    await idle.answer()
+    assert await idle.closed()
+    release.set()
+    assert (await busy.answer())[0] == b"HTTP/1.1 200 OK"
+
+
+async def test_a_head_that_takes_too_long_ends_the_connection(serve, monkeypatch):
+    monkeypatch.setattr(server, "_SWEEP", 0.02)
+    monkeypatch.setattr(server, "HEAD_TIMEOUT", 0.1)
+    client = await serve()
+    client.send(b"POST /p HTTP/1.1\r\nHost: h\r\n")
+    assert await client.closed()
+
+
+async def test_at_the_end_a_body_on_its_way_is_still_taken_and_answered(serve):
+    client = await serve()
+    idle = Client(client.server, *await asyncio.open_connection(*client.writer.get_extra_info("peername")))
+    client.send(POST % (5, b"th"))
+    await asyncio.sleep(0.05)
+    client.server.pre_shutdown()
+    assert await idle.closed()
+    ended = asyncio.create_task(client.server.shutdown(10))
+    client.send(b"ree")
+    assert (await client.answer())[1] == b"/p three"
+    assert await client.closed()
+    await ended
+
+
+async def test_at_the_end_a_request_that_takes_too_long_is_cut_off(serve):
+    async def handler(_: Request) -> Answer:
+        await asyncio.sleep(60)
+        raise AssertionError
+
+    client = await serve(handler)
+    client.send(POST % (3, b"one"))
+    await asyncio.sleep(0.05)
+    await client.server.shutdown(0.05)
+    with pytest.raises((ConnectionError, asyncio.IncompleteReadError)):
+        await client.reader.readexactly(1)

@@ -546,8 +546,8 @@ locals {
       "--grpc_max_threads=${var.tfs_threads}",
       "--model_config_file=${NOMAD_ALLOC_DIR}/bundle/tfs/models.config",
       "--allow_version_labels_for_unavailable_models=true", # else a bundle's labels stop the first start
-      "--file_system_poll_wait_seconds=0", # a bundle never changes under a running allocation
-      "--max_num_load_retries=2",          # the defaults try a broken model for five minutes
+      "--file_system_poll_wait_seconds=0",                  # a bundle never changes under a running allocation
+      "--max_num_load_retries=2",                           # the defaults try a broken model for five minutes
       "--load_retry_interval_micros=5000000",
     ],
     local.bridge ? [

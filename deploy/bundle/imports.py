@@ -23,7 +23,7 @@ _FAILED = "handler: "
 
 
 def check(source: Path, manifest: Manifest, timeout: float = TIMEOUT) -> None:
-    """Import and start the handler of the bundle at `source`.
+    """Import the handler of the bundle at `source`.
 
     Raises:
         BundleError: why it cannot be imported, in one sentence; or it takes longer than `timeout` seconds.

@@ -250,9 +250,15 @@ class EmbeddedGroup:
     def _greet(self) -> None:
         """Ready for the first time: where it is, and a request that works."""
         url = f"http://127.0.0.1:{self._port}"
-        name = read(self._allocation / "alloc" / "bundle").models[0].name
+        bundle = self._allocation / "alloc" / "bundle"
+        manifest = read(bundle)
+        name = manifest.models[0].name
         request = self._source / "request.json"
-        if request.is_file():
+        example = next((each for each in manifest.examples if each.content_type == "application/json"), None)
+        if example is not None:
+            file = os.path.relpath((self._source if self._source.is_dir() else bundle) / example.request)
+            curl = f"curl -d @{file} {url}{manifest.path_of(example)}"
+        elif request.is_file():
             curl = f"curl -d @{os.path.relpath(request)} {url}/v1/models/{name}:predict"
         else:
             curl = f"curl {url}/v1/models/{name}/metadata"

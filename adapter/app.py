@@ -64,7 +64,9 @@ async def serve(settings: Settings, bundle: manifest.Manifest | None, stream: Lo
     group = Group(checks, hang_limit=settings.tfs_hang_limit)
     transitions.begin(group.state)
     drain = Drain(settings.shutdown_grace)
-    connection = Connection(open_channel(settings.tfs_grpc), settings.tfs_max_calls, settings.max_queue)
+    connection = Connection(
+        open_channel(settings.tfs_grpc, settings.tfs_client), settings.tfs_max_calls, settings.max_queue
+    )
     url = settings.tfs_metrics_url
     scraper = Scraper(url, models, metrics.REGISTRY) if url else None
     bodies = Bodies(settings)

@@ -41,6 +41,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """A listening socket to take over in the place of `host` and `port`, as `tandem run --watch` gives it; -1 = none."""
     tfs_grpc: str = "127.0.0.1:8500"
     """TensorFlow Serving's gRPC address: `unix:///path` or `host:port`."""
+    tfs_client: Literal["h2", "grpc"] = "h2"
+    """What carries calls to it: our own HTTP/2 client, or gRPC's (`grpc.aio`)."""
     tfs_metrics_url: str = ""
     """TensorFlow Serving's monitoring page; empty = it has none (host networking)."""
     tfs_logs: str = ""

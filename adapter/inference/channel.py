@@ -1,29 +1,14 @@
-"""The channel to TensorFlow Serving: one unary call at a time of many, raw bytes both ways, whichever client carries them.
+"""The channel to TensorFlow Serving: unary calls, raw bytes both ways, whichever client carries them.
 
-`grpc` is gRPC's own client (`grpc.aio`). Whoever uses a channel sees `CallFailed`, never a client's own exceptions.
+Two do: `adapter/grpc_h2` (decision 025) and gRPC's own client (`grpc_aio.py`). Whoever uses a channel sees `CallFailed`,
+never a client's own exceptions.
 """
 
 from collections.abc import Sequence
-from typing import Protocol
-
-import grpc
-import grpc.aio
-
-from adapter.errors import CallFailed
+from typing import Literal, Protocol
 
 Metadata = Sequence[tuple[str, str]]
 """Headers of a call beside gRPC's own: lower-case names, printable ASCII values."""
-
-# Tensors may be as large as TensorFlow Serving takes (server.cc: int32 max); the HTTP side bounds them.
-_OPTIONS = (
-    ("grpc.max_send_message_length", -1),
-    ("grpc.max_receive_message_length", -1),
-    ("grpc.enable_retries", 0),
-    ("grpc.initial_reconnect_backoff_ms", 50),
-    ("grpc.min_reconnect_backoff_ms", 50),
-    ("grpc.max_reconnect_backoff_ms", 200),
-    ("grpc.use_local_subchannel_pool", 1),
-)
 
 
 class Channel(Protocol):
@@ -44,37 +29,12 @@ class Channel(Protocol):
         """Close the connection; calls still in flight fail."""
 
 
-def open_channel(target: str) -> Channel:
-    """A channel to `target` (`unix:///path` or `host:port`); on a running event loop."""
+def open_channel(target: str, client: Literal["h2", "grpc"]) -> Channel:
+    """A channel to `target` (`unix:///path` or `host:port`) by that client, the other one not even imported."""
+    if client == "h2":
+        from adapter.grpc_h2.channel import H2Channel
+
+        return H2Channel(target)
+    from adapter.inference.grpc_aio import GrpcAio
+
     return GrpcAio(target)
-
-
-class GrpcAio:
-    """gRPC's own client."""
-
-    def __init__(self, target: str) -> None:
-        self._channel = grpc.aio.insecure_channel(target.replace("unix://", "unix:", 1), _OPTIONS)
-        self._stubs: dict[str, grpc.aio.UnaryUnaryMultiCallable] = {}
-
-    async def unary(self, path: str, request: bytes, timeout: float, metadata: Metadata = ()) -> bytes:
-        """See Channel."""
-        stub = self._stubs.get(path)
-        if stub is None:
-            stub = self._stubs[path] = self._channel.unary_unary(path)
-        try:
-            answer: bytes = await stub(request, timeout=timeout, metadata=metadata or None)
-        except grpc.aio.AioRpcError as error:
-            raise CallFailed(error.code(), error.details() or error.code().name) from None
-        return answer
-
-    async def lost(self) -> None:
-        """See Channel."""
-        state = self._channel.get_state(try_to_connect=True)
-        before = None
-        while before is not grpc.ChannelConnectivity.READY:
-            await self._channel.wait_for_state_change(state)
-            before, state = state, self._channel.get_state(try_to_connect=True)
-
-    async def close(self) -> None:
-        """See Channel."""
-        await self._channel.close()

@@ -128,6 +128,27 @@ def test_a_body_that_never_comes_is_408_at_the_deadline(adapter: Adapter) -> Non
         assert received(connection).startswith(b"HTTP/1.1 408")
 
 
+def test_clients_that_send_slowly_cannot_pin_more_than_the_total_of_bodies(slow_server: ModelServer) -> None:
+    head = f"POST {PATH} HTTP/1.1\r\nHost: x\r\nContent-Length: 60000\r\n\r\n".encode()
+    settings = {"max_body": LIMIT, "max_body_total": 100_000, "request_timeout": 20}
+    with Adapter(tfs_grpc=slow_server.target, **settings) as adapter, contextlib.ExitStack() as stack:
+        adapter.ready()
+        for _ in range(2):
+            slow = stack.enter_context(open_socket(adapter))
+            slow.sendall(head + b" " * 45_000)
+        while b"\ntandem_request_body_bytes_in_flight 90000.0\n" not in adapter.request("GET", "/metrics").body:
+            pass
+        late = stack.enter_context(open_socket(adapter))
+        late.sendall(head + b" " * 45_000)
+        refused = received(late)
+        assert refused.startswith(b"HTTP/1.1 503")
+        assert b"retry-after" in refused.lower()
+        assert adapter.predict("multi", GOOD).json == {"outputs": 6.0}  # small ones still pass
+        stack.close()
+        while b"\ntandem_request_body_bytes_in_flight 0.0\n" not in adapter.request("GET", "/metrics").body:
+            pass
+
+
 def test_a_deadline_that_passes_at_tensorflow_serving_is_504(adapter: Adapter) -> None:
     slow = json.dumps({"signature_name": "slow", "instances": [3000.0]})
     for headers in ({"X-Request-Timeout": "0.05"}, {"grpc-timeout": "50m"}):

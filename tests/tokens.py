@@ -1,6 +1,7 @@
 """An issuer of tokens for tests: keys of every kind, their JWK set, a server of it that can fail, and tokens good and bad."""
 
 import base64
+import gzip
 import json
 import threading
 import time
@@ -115,12 +116,16 @@ class JwksServer:
                     server.asked += 1
                     server._more.notify_all()
                 server._open.wait(30)
+                content = server.content
                 self.send_response(server.status)
+                if "gzip" in self.headers.get("Accept-Encoding", ""):  # as Nomad's agents do
+                    content = gzip.compress(content)
+                    self.send_header("Content-Encoding", "gzip")
                 for name, value in server.headers.items():
                     self.send_header(name, value)
-                self.send_header("Content-Length", str(len(server.content)))
+                self.send_header("Content-Length", str(len(content)))
                 self.end_headers()
-                self.wfile.write(server.content)
+                self.wfile.write(content)
 
             def log_message(self, *_: object) -> None:
                 pass

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -29,9 +29,9 @@ job "caller" {
         ttl  = "1h"
       }
       config {
-        image   = "%s"
-        command = "sleep"
-        args    = ["3600"]
+        image      = "%s"
+        entrypoint = ["sleep"]
+        args       = ["3600"]
       }
       resources {
         memory = 32
@@ -62,7 +62,7 @@ async def until(
 ) -> None:
     """Ask until the answer has this status."""
     async with asyncio.timeout(seconds):
-        while await ask() != wanted:  # type: ignore[misc]
+        while await ask() != wanted:
             await asyncio.sleep(0.05)
 
 

@@ -57,9 +57,7 @@ async def status(client: aiohttp.ClientSession, address: str, token: str = "", p
         return answer.status
 
 
-async def until(
-    wanted: int, ask: Callable[[], "asyncio.Future[int] | AsyncIterator[int]"], seconds: float = 60
-) -> None:
+async def until(wanted: int, ask: Callable[[], Awaitable[int]], seconds: float = 60) -> None:
     """Ask until the answer has this status."""
     async with asyncio.timeout(seconds):
         while await ask() != wanted:

@@ -104,6 +104,7 @@ class AddressRules:
         self._health = Networks(health)
         self._proxies = Networks(proxies)
         self._verdicts: dict[str, tuple[bool, bool, bool]] = {}
+        self._clients: dict[tuple[str, str], str | None] = {}
 
     def admits(self, peer: str, headers: Headers, *, health: bool) -> tuple[str, bool]:
         """The client's address, and whether it gets in, given the connection's other end and the request's headers."""
@@ -143,15 +144,24 @@ class AddressRules:
         A proxy speaks one of the two headers and passes the other on as the client wrote it: so where both are there,
         they must agree.
         """
-        told = []
-        if lines := headers.getall("X-Forwarded-For", ()):
-            told.append(self._rightmost([hop.strip() for hop in ",".join(lines).split(",")]))
-        if lines := headers.getall("Forwarded", ()):
-            hops = forwarded_for(",".join(lines))
-            told.append(None if hops is None else self._rightmost(hops))
-        if not told:
+        lists = headers.getall("X-Forwarded-For", ()), headers.getall("Forwarded", ())
+        if not any(lists):
             return peer
-        return told[0] if len(set(told)) == 1 else None
+        key = ",".join(lists[0]), ",".join(lists[1])
+        if key not in self._clients:
+            if len(self._clients) >= MAX_VERDICTS:
+                self._clients.clear()
+            self._clients[key] = self._told(*key)
+        return self._clients[key]
+
+    def _told(self, x_forwarded_for: str, forwarded: str) -> str | None:
+        told = set()
+        if x_forwarded_for:
+            told.add(self._rightmost([hop.strip() for hop in x_forwarded_for.split(",")]))
+        if forwarded:
+            hops = forwarded_for(forwarded)
+            told.add(None if hops is None else self._rightmost(hops))
+        return told.pop() if len(told) == 1 else None
 
     def _rightmost(self, hops: list[str]) -> str | None:
         if not 0 < len(hops) <= MAX_HOPS:

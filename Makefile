@@ -12,7 +12,7 @@ UV := $(VENV)/bin/uv
 UV_VERSION := 0.13.9
 STAMP := $(VENV)/.installed
 
-.PHONY: audit help setup run test lint format types protos bench soak cluster cluster-down lock clean
+.PHONY: audit help setup run test lint format types protos bench soak kills cluster cluster-down lock clean
 
 help: ## list the verbs
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | awk -F'\t' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -54,6 +54,9 @@ bench: setup ## measure the adapter beside its peers; writes docs/benchmarks/
 
 soak: setup ## hold the adapter's memory flat from the 10,000th to the 100,000th request; writes docs/benchmarks/soak.md
 	$(PYTHON) -m tests.bench.soak
+
+kills: setup ## measure how long a killed TensorFlow Serving goes unnoticed (ARGS=50 kills); writes docs/benchmarks/kills.md
+	$(PYTHON) -m tests.bench.kills $(ARGS)
 
 cluster: setup ## real Nomad, Consul and Docker on this machine, running the production job (BUNDLE=)
 	$(VENV)/bin/tandem cluster up $(BUNDLE)

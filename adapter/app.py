@@ -31,12 +31,13 @@ from adapter.contract.metrics import Metrics
 from adapter.contract.release import Running
 from adapter.contract.shutdown import Shutdown
 from adapter.exchange import Bodies, Handler
-from adapter.group import ending, transitions
+from adapter.group import ending, transitions, warmup
 from adapter.group.consul import Agent
 from adapter.group.drain import Drain
 from adapter.group.presence import Presence
 from adapter.group.registration import Registration, address_of
-from adapter.group.state import TFS, Group
+from adapter.group.state import TFS, WARM_UP, Group
+from adapter.group.warmup import WarmUp
 from adapter.group.watcher import Watcher
 from adapter.http.server import Server
 from adapter.inference.calls import Connection
@@ -60,7 +61,8 @@ async def serve(settings: Settings, bundle: manifest.Manifest | None, stream: Lo
     stream.start()
     said = _said_before(settings, stream)
     models = {model.name: model.version for model in bundle.models} if bundle else {}
-    checks = [TFS, *(f"model:{name}" for name in models), *bundle_checks(bundle)]
+    requests = warmup.requests(Path(settings.bundle), bundle) if bundle else []
+    checks = [TFS, *(f"model:{name}" for name in models), *bundle_checks(bundle), *([WARM_UP] if requests else [])]
     group = Group(checks, hang_limit=settings.tfs_hang_limit)
     transitions.begin(group.state)
     drain = Drain(settings.shutdown_grace)
@@ -103,7 +105,9 @@ async def serve(settings: Settings, bundle: manifest.Manifest | None, stream: Lo
     else:
         address = await server.listen(settings.host, settings.port, tls)
     _say_what_runs(settings, bundle, address, access)
-    watcher = Watcher(group, connection, models, transitions.tell)
+    own = Server(chain.ungated(), settings.max_body_total)
+    warm_up = WarmUp(requests, own, settings.request_timeout) if requests else None
+    watcher = Watcher(group, connection, models, transitions.tell, warm_up)
     registration = registration_of(settings, group, running, consul, address[1])
     parts = (watcher, changes, audit, service, registration)
     background = [asyncio.create_task(part.run()) for part in parts if part is not None]

@@ -8,7 +8,11 @@ import asyncio
 import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
+from adapter.http.server import Server
+
+from adapter.bundle.manifest import Manifest
 from adapter.http.server import Server
 
 QUOTED = 300
@@ -22,6 +26,17 @@ class WarmUpRequest:
     path: str
     content_type: str
     body: bytes
+
+
+def requests(directory: Path, bundle: Manifest) -> list[WarmUpRequest]:
+    """Those of the examples of the bundle unpacked at `directory` that are to be sent before ready."""
+    return [
+        WarmUpRequest(
+            example.name, bundle.path_of(example), example.content_type, (directory / example.request).read_bytes()
+        )
+        for example in bundle.examples
+        if example.warmup
+    ]
 
 
 class WarmUp:

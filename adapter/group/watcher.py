@@ -99,7 +99,8 @@ class Watcher:
         if results is None:
             return  # no answer: ask again at once
         if self._warmth is not None:
-            results[WARM_UP] = self._warmth.result(all(ok for ok, _ in results.values()))
+            rest = (check.ok for name, check in self._group.checks.items() if name not in results and name != WARM_UP)
+            results[WARM_UP] = self._warmth.result(all(ok for ok, _ in results.values()), all(rest))
         self._tell(self._group.observe(results, time.time()))
         with suppress(TimeoutError):
             async with asyncio.timeout(self._interval()):
@@ -172,13 +173,18 @@ class Warmth:
         self._passed = False
         self._problem = ""
 
-    def result(self, served: bool) -> tuple[bool, str]:
-        """The check's result, given whether every model is served now; begins the warm-up when there is one to begin."""
+    def result(self, served: bool, usable: bool) -> tuple[bool, str]:
+        """The check's result; begins the warm-up when there is one to begin.
+
+        `served`: every model is served now; otherwise the warmth is gone. `usable`: so is the rest, such as the handler.
+        """
         if not served:
             self.cool()
             return False, "waits for the models"
         if self._passed:
             return True, f"{self._warm_up.size} requests answered"
+        if self._task is None and not usable:
+            return False, "waits for the other checks"
         if self._task is None:
             self._task = asyncio.create_task(self._run())
         return False, self._problem or "sending the bundle's warm-up requests"

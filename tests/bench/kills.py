@@ -30,7 +30,8 @@ def main(kills: int) -> None:
         "longest": unnoticed[-1],
     }
     rows = "\n".join(f"| {name} | {seconds * 1e3:.1f} ms |" for name, seconds in figures.items())
-    text = f"# A killed TensorFlow Serving, until `/health/ready` says so\n\n{kills} kills (`make kills`).\n\n| | |\n|---|---|\n{rows}\n"
+    title = "# A killed TensorFlow Serving, until `/health/ready` says so"
+    text = f"{title}\n\n{kills} kills (`make kills`).\n\n| | |\n|---|---|\n{rows}\n"
     REPORT.write_text(text)
     print(text)
 

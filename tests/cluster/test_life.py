@@ -1,13 +1,18 @@
 """The life of the two tasks as one on a real Nomad: what dies, hangs, ends or is moved, and what callers notice of it."""
 
 import asyncio
+import os
+import signal
+import time
 from collections.abc import Callable
+from typing import Any
 
+import aiohttp
 import pytest
 
 from deploy.cluster.cluster import Cluster
-from tests.cluster.allocation import address, ended, events, records
-from tests.cluster.client import Directory, Load, session
+from tests.cluster.allocation import address, ended, events, health, processes, records
+from tests.cluster.client import Directory, Load, ask, is_ready, refused_for_now, session
 from tests.cluster.conftest import Service
 
 Deploy = Callable[..., Service]
@@ -62,3 +67,87 @@ async def test_where_it_may_not_stop_its_allocation_shutdown_fails_it_as_one_and
     cluster.consul.passing(service.name, 1, seconds=60)
     (second,) = cluster.nomad.running(service.name)
     assert second["ID"] != first["ID"]
+
+
+async def test_a_model_server_killed_five_times_under_load_is_noticed_at_once_and_never_answers_wrongly(
+    cluster: Cluster, deploy: Deploy, directory: Directory
+) -> None:
+    service = deploy("killed")
+    (allocation,) = cluster.nomad.running(service.name)
+    first = allocation["ID"]
+    noticed = []
+
+    async with Load(directory, service.name, rate=30, seconds=300) as load, session() as client:
+        await load.done(30)
+        for kill in range(1 + RESTARTS):
+            where = address(cluster, first)
+            await until_ready(client, where)
+            os.kill(processes(cluster, "tfs", first)[-1], signal.SIGKILL)
+            noticed.append(await until_unready(client, where))
+            if kill < RESTARTS:  # healed by a restart of the task alone
+                await asyncio.to_thread(cluster.nomad.restarted, first, "tfs", kill + 1, 30)
+        # Once too often: the allocation fails as one, and another takes its place.
+        assert await asyncio.to_thread(cluster.nomad.failed, service.name, 60) == first
+        found = await ended(cluster, first, 60)
+        second = await asyncio.to_thread(replacement, cluster, service.name, first)
+        where = address(cluster, second)
+        await until_ready(client, where)
+        os.kill(processes(cluster, "tfs", second)[-1], signal.SIGKILL)
+        noticed.append(await until_unready(client, where))
+        await until_ready(client, where)
+        await asyncio.to_thread(cluster.consul.passing, service.name, 1, 30)
+        await load.done(30)
+
+    assert len(noticed) == 5
+    assert max(noticed) < 1.0
+    assert found["TaskStates"]["tfs"]["Failed"]
+    assert "Sibling Task Failed" in events(found, "adapter")
+    assert not [call for call in load.calls if call.lost and not refused_for_now(call)]
+    assert [call for call in load.calls if refused_for_now(call)], "the model server was away, and nobody was told"
+    assert load.calls[-1].correct
+
+
+async def test_a_hanging_model_server_is_unready_by_deadline_and_in_the_end_both_tasks_are_restarted(
+    cluster: Cluster, deploy: Deploy
+) -> None:
+    service = deploy("hanging", env='{ADAPTER_TFS_HANG_LIMIT = "3"}')
+    (allocation,) = cluster.nomad.running(service.name)
+    where = address(cluster, allocation["ID"])
+
+    os.kill(processes(cluster, "tfs", allocation["ID"])[-1], signal.SIGSTOP)
+    async with session() as client:
+        assert await until_unready(client, where) < 2.0
+        said = await health(client, where)
+        assert said["state"] == "degraded"
+        assert said["checks"]["tfs"]["reason"] == "TensorFlow Serving does not answer within 0.4 s"
+        for task in ("adapter", "tfs"):  # by the liveness check
+            await asyncio.to_thread(cluster.nomad.restarted, allocation["ID"], task, 1, 120)
+        await until_ready(client, where)
+        assert (await ask(client, where)).correct
+    cluster.consul.passing(service.name, 1, seconds=30)
+    (same,) = cluster.nomad.running(service.name)
+    assert same["ID"] == allocation["ID"]
+
+
+async def until_ready(client: aiohttp.ClientSession, where: str) -> None:
+    async with asyncio.timeout(60):
+        while not await is_ready(client, where):
+            await asyncio.sleep(0.05)
+
+
+async def until_unready(client: aiohttp.ClientSession, where: str) -> float:
+    """How many seconds from now on it takes until /health/ready says so."""
+    began = time.monotonic()
+    async with asyncio.timeout(30):
+        while await is_ready(client, where):
+            pass
+    return time.monotonic() - began
+
+
+def replacement(cluster: Cluster, job: str, old: str) -> str:
+    """The allocation that runs in the place of `old`, once it does."""
+
+    def found(allocations: list[dict[str, Any]]) -> str | None:
+        return next((one["ID"] for one in allocations if one["ID"] != old and one["ClientStatus"] == "running"), None)
+
+    return cluster.nomad.api.until(f"/job/{job}/allocations", found, 60, f"an allocation in the place of {old[:8]}")

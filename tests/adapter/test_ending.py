@@ -48,8 +48,9 @@ class Nomad:
         assert self._asked.acquire(timeout=30)
 
     async def _answer(self, request: web.Request) -> web.Response:
-        self.asked.append((request.method, request.path_qs, request.headers.get("X-Nomad-Token")))
-        self._asked.release()
+        if request.method != "GET":  # what runs here is asked for, too
+            self.asked.append((request.method, request.path_qs, request.headers.get("X-Nomad-Token")))
+            self._asked.release()
         return web.Response(status=self.status, text="Permission denied" if self.status == 403 else "{}")
 
     def _serve(self) -> None:

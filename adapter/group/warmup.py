@@ -10,8 +10,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from adapter.http.server import Server
-
 from adapter.bundle.manifest import Manifest
 from adapter.http.server import Server
 

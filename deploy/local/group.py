@@ -204,13 +204,17 @@ class EmbeddedGroup:
             self._console.say(f"not reloaded: {error}")
             return
         await adapter.stop(KILL_TIMEOUT)
+        reloads = [adapter.start()]  # it takes longer to import than tfs to unload
         if watch.touches_models(changed):
-            bundle = str(self._allocation / "alloc" / "bundle")
-            try:
-                await watch.reload_models(f"unix://{self._short}/tmp/tfs.sock", models_config(manifest, bundle))
-            except watch.ReloadFailed as error:
-                self._console.say(f"tfs does not load the models: {error}")
-        await adapter.start()
+            reloads.append(self._reload_models(manifest))
+        await asyncio.gather(*reloads)
+
+    async def _reload_models(self, manifest: Manifest) -> None:
+        bundle = str(self._allocation / "alloc" / "bundle")
+        try:
+            await watch.reload_models(f"unix://{self._short}/tmp/tfs.sock", models_config(manifest, bundle))
+        except watch.ReloadFailed as error:
+            self._console.say(f"tfs does not load the models: {error}")
 
     async def _keep(self, tfs: Task) -> None:
         """Restart the sidecar whenever it ends; returns when it has failed for good."""

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import adapter
 from adapter import memory
@@ -46,11 +47,15 @@ from adapter.inference.plane import DataPlane
 from adapter.inference.v1 import V1
 from adapter.inference.v2 import V2
 from adapter.settings import Settings
-from adapter.telemetry import metrics, resource
+from adapter.telemetry import metrics, otel_env, resource
 from adapter.telemetry.logs import LogStream
 from adapter.telemetry.own_log import OwnLog
 from adapter.telemetry.scrape import Scraper
 from adapter.telemetry.tailer import Tailer
+from adapter.telemetry.traces import Nowhere, Tracer
+
+if TYPE_CHECKING:
+    from adapter.telemetry.otlp import Otlp
 
 log = logging.getLogger(__name__)
 
@@ -64,7 +69,8 @@ async def serve(settings: Settings, bundle: manifest.Manifest | None, stream: Lo
     requests = warmup.requests(Path(settings.bundle), bundle) if bundle else []
     checks = [TFS, *(f"model:{name}" for name in models), *bundle_checks(bundle), *([WARM_UP] if requests else [])]
     group = Group(checks, hang_limit=settings.tfs_hang_limit)
-    transitions.begin(group.state)
+    otlp, tracer = _telemetry(stream)
+    transitions.begin(group.state, tracer)
     drain = Drain(settings.shutdown_grace)
     connection = Connection(
         open_channel(settings.tfs_grpc, settings.tfs_client), settings.tfs_max_calls, settings.max_queue
@@ -92,6 +98,7 @@ async def serve(settings: Settings, bundle: manifest.Manifest | None, stream: Lo
         headers=_headers(bundle, access.tls is not None),
         gate=access.gate,
         audit=audit,
+        tracer=tracer,
     )
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, drain.signal, number.name)
@@ -118,6 +125,7 @@ async def serve(settings: Settings, bundle: manifest.Manifest | None, stream: Lo
         tailer = Tailer(Path(settings.tfs_logs), stream, watcher.note_failure, said=said)
         background.append(asyncio.create_task(tailer.run()))
 
+    background.append(asyncio.create_task(otlp.run(metrics.REGISTRY, scraper)))
     for task in background:
         task.add_done_callback(partial(_failed, drain))
 
@@ -137,6 +145,7 @@ async def serve(settings: Settings, bundle: manifest.Manifest | None, stream: Lo
         task.cancel()
     await asyncio.gather(*background, return_exceptions=True)  # the tailer reads to the end of TFS's log
     await server.close()
+    await otlp.close()
     await _close(connection, consul, scraper, audit)
     stream.stop()
     return status
@@ -179,6 +188,19 @@ async def _status(settings: Settings, drain: Drain, all_answered: bool) -> int:
         api = ending.TaskApi(Path(settings.task_api)) if settings.task_api else None
         return await ending.end(drain, settings.alloc_id, Path(settings.alloc_data), api)
     return 0 if all_answered and not drain.failed else 1
+
+
+def _telemetry(stream: LogStream) -> tuple["Otlp | Nowhere", Tracer]:
+    """What leaves by OTLP, if anything does, and who makes the spans."""
+    otel = otel_env.read(os.environ)
+    for problem in otel.problems:
+        log.warning("%s", problem)
+    otlp: Otlp | Nowhere = Nowhere()
+    if otel.signals:
+        from adapter.telemetry import otlp as exporters  # takes memory, so only where it is asked for
+
+        otlp = exporters.Otlp(otel, os.environ, stream)
+    return otlp, Tracer(otel.sampling, otlp.span, tracecontext=otel.tracecontext, baggage=otel.baggage)
 
 
 def _said_before(settings: Settings, stream: LogStream) -> Mapping[str, tuple[int, int]]:

@@ -6,6 +6,7 @@ Nothing calls back up. Routes are a table of exact paths plus the beginnings of 
 import asyncio
 import copy
 import logging
+import random
 import time
 from collections.abc import Callable, Mapping
 
@@ -21,9 +22,11 @@ from adapter.http.answer import Answer
 from adapter.http.request import Request
 from adapter.inference.tensor import BadInput
 from adapter.settings import Settings
+from adapter.telemetry import server_span
 from adapter.telemetry.access_log import AccessLog
-from adapter.telemetry.logs import LogStream
-from adapter.telemetry.metrics import ACTIVE_REQUESTS, observe_request
+from adapter.telemetry.logs import REQUEST, LogStream
+from adapter.telemetry.metrics import ACTIVE_REQUESTS, observe_phases, observe_request
+from adapter.telemetry.traces import Tracer
 
 log = logging.getLogger(__name__)
 
@@ -44,6 +47,7 @@ class Chain:
         headers: Mapping[str, str],
         gate: Gate | None = None,
         audit: Audit | None = None,
+        tracer: Tracer | None = None,
     ) -> None:
         self._routes = routes
         self._faces = faces
@@ -56,12 +60,16 @@ class Chain:
         self._gate = gate
         self._audit = audit
         self._access_log = AccessLog(stream) if settings.access_log else None
+        self._access_log_sample = settings.access_log_sample
+        self._begin_trace = (tracer or Tracer()).begin
         self.active = 0
         ACTIVE_REQUESTS.set_function(lambda: self.active)
         self.connections: Callable[[], int] = lambda: 0
 
     async def __call__(self, request: Request) -> Answer:
         exchange = Exchange(request, self._now() + self._timeout)
+        exchange.trace = self._begin_trace(request.headers)
+        REQUEST.set(exchange)
         self.active += 1
         status = 499
         try:
@@ -82,6 +90,7 @@ class Chain:
             self._record(exchange, status)
             if self._audit is not None:
                 self._audit.record(exchange, status)
+            REQUEST.set(None)
 
     def ungated(self) -> "Chain":
         """The same way for the house's own requests, which come over a connection that nobody else has: without the gate."""
@@ -139,9 +148,17 @@ class Chain:
         )
 
     def _record(self, exchange: Exchange, status: int) -> None:
-        request = exchange.request
-        seconds = time.perf_counter() - exchange.started
-        observe_request(request.method, exchange.route, status, seconds)
+        trace = exchange.trace
+        end = time.perf_counter()
+        seconds = end - exchange.started
+        observe_request(exchange.request.method, exchange.route, status, seconds, trace)
+        if exchange.laps:
+            observe_phases(exchange.started, exchange.laps)
+        sampled = trace is not None and trace.sampled
+        if sampled:
+            server_span.export(exchange, status, end)
         if self._access_log is None or exchange.quiet or (exchange.route.startswith("/health") and status == 200):
+            return
+        if self._access_log_sample < 1 and status < 400 and not sampled and random.random() >= self._access_log_sample:  # noqa: S311
             return
         self._access_log.record(exchange, status, seconds)

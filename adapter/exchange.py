@@ -19,6 +19,7 @@ from adapter.http.request import Request
 from adapter.memory import Trim
 from adapter.settings import Settings
 from adapter.telemetry.metrics import ACCESS_DENIED, BODY_BYTES
+from adapter.telemetry.traces import Trace, Trip
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
 _GRPC_TIMEOUT = re.compile(r"(\d{1,8})([HMSmun])")
@@ -38,6 +39,9 @@ class Exchange:
     ("" = none), `meter` (what that tenant may use), and `quiet` where a request is to leave no access record.
     `served` names the models and versions that made the answer ("" = none did): its X-Model-Version.
     `audited` is whether the audit has chosen it, None before that.
+
+    `laps` are the ends of its phases so far (`telemetry.metrics.PHASES`), moments of `time.perf_counter()`; `trace` is its
+    place in a trace, if it has one.
     """
 
     __slots__ = (
@@ -45,6 +49,7 @@ class Exchange:
         "audited",
         "client",
         "deadline",
+        "laps",
         "meter",
         "principal",
         "quiet",
@@ -54,6 +59,7 @@ class Exchange:
         "served",
         "started",
         "tenant",
+        "trace",
     )
 
     def __init__(self, request: Request, deadline: float) -> None:
@@ -72,6 +78,17 @@ class Exchange:
         self.quiet = False
         self.served = ""
         self.audited: bool | None = None
+        self.laps: list[tuple[str, float]] = []
+        self.trace: Trace | None = None
+
+    def lap(self, phase: str) -> None:
+        """The phase of this name ends now, and the next begins."""
+        self.laps.append((phase, time.perf_counter()))
+
+    def rode(self, trip: Trip) -> None:
+        """It waited for this call to TensorFlow Serving, and had its answer from it."""
+        if trip.sent:
+            self.laps += (("queue", trip.sent), ("call", trip.returned))
 
     def ask_for(self, model: str) -> None:
         """The request is for `model`. Raises Refused (403) where its tenant may not call it."""

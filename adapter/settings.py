@@ -165,6 +165,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Least severity written."""
     access_log: bool = True
     """One record for each request."""
+    access_log_sample: Annotated[float, Meta(ge=0, le=1)] = 1.0
+    """Share of the successful requests that leave one; those that fail and those that leave a trace always do."""
 
 
 class SettingsError(Exception):

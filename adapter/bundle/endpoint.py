@@ -20,5 +20,6 @@ class Predict:
         exchange.honour_timeout()
         headers = exchange.request.headers
         body = await self._bodies.read(exchange, self._max_body)
+        exchange.lap("read")
         answer = await self._service.answer(exchange, headers.get("Content-Type", ""), body)
         return await encoded(headers.get("Accept-Encoding", ""), answer, _JSON)

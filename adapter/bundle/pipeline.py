@@ -21,6 +21,7 @@ from adapter.bundle.workers import Workers
 from adapter.inference.plane import DataPlane
 from adapter.inference.signatures import Servable
 from adapter.inference.tensor import Array
+from adapter.telemetry.traces import Trace
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -79,6 +80,8 @@ class Call(Context):
         self.request_id = request_id
         self.files = files
         self.served: dict[str, int] = {}
+        self.trace: Trace | None = None
+        """The request's, of which each inference is a part."""
 
     async def infer(self, model: str, inputs: Mapping[str, Any], *, signature: str = "") -> dict[str, Array]:
         """Run one of the bundle's models."""
@@ -93,7 +96,7 @@ class Call(Context):
             given = tensors.to_tensors(inputs, endpoint.signature, 0)
         except Misfit as error:
             raise Misfit(f"ctx.infer({model!r}): {error}") from None
-        prediction = await self._over_there(self._plane.predict(endpoint, given, self._deadline))
+        prediction = await self._over_there(self._plane.predict(endpoint, given, self._deadline, self.trace))
         self.served[model] = prediction.version
         return tensors.to_arrays(prediction.outputs)
 

@@ -173,10 +173,13 @@ class Service:
         batch = interface.read(content_type, body)
         inputs = interface.tensors(batch, endpoint.signature)
         took = time.perf_counter() - started
-        prediction = await self._plane.predict(endpoint, inputs, exchange.deadline)
+        exchange.lap("pre")
+        prediction = await self._plane.predict(endpoint, inputs, exchange.deadline, exchange.trace)
+        exchange.rode(prediction.trip)
         exchange.served_by(self._servable.model, prediction.version)
         started = time.perf_counter()
         answer = interface.answer(prediction.outputs, batch)
+        exchange.lap("post")
         self._mind_time(max(took, time.perf_counter() - started))
         return answer
 
@@ -187,19 +190,25 @@ class Service:
         if endpoint is None:
             endpoint = await self._plane.endpoint(self._servable, self._signature, exchange.deadline)
         batch, inputs = await workers.run(_before, interface, content_type, body, endpoint.signature)
-        prediction = await self._plane.predict(endpoint, inputs, exchange.deadline)
+        exchange.lap("pre")
+        prediction = await self._plane.predict(endpoint, inputs, exchange.deadline, exchange.trace)
+        exchange.rode(prediction.trip)
         exchange.served_by(self._servable.model, prediction.version)
-        return await workers.run(interface.answer, prediction.outputs, batch)
+        answer = await workers.run(interface.answer, prediction.outputs, batch)
+        exchange.lap("post")
+        return answer
 
     async def _piped(self, interface: Interface, exchange: Exchange, content_type: str, body: bytes) -> bytes:
         assert self._workers is not None  # noqa: S101 - made with the interface
         assert self._handlers_loop is not None  # noqa: S101 - likewise
         call = Call(self._plane, self._workers, self._versions, exchange.request_id, self._directory, exchange.deadline)
+        call.trace = exchange.trace
 
         async def predict() -> bytes:
             return await interface.predict(call, interface.read(content_type, body))
 
         answer = await self._handlers_loop.run(predict())
+        exchange.lap("handler")
         for model in sorted(call.served):
             exchange.served_by(model, call.served[model])
         return answer

@@ -21,7 +21,7 @@ from adapter.group.state import TFS, WARM_UP, Group, Transition
 from adapter.group.warmup import WarmUp
 from adapter.inference.calls import STATUS, Connection
 from adapter.pb import serving_pb2
-from adapter.telemetry.metrics import TFS_UP
+from adapter.telemetry.metrics import TFS_UP, tfs_restarted
 
 CHANGING_SECONDS = 0.1
 STEADY_SECONDS = 0.5
@@ -59,6 +59,7 @@ class Watcher:
         self._now = asyncio.Event()
         self._timeouts = 0
         self._failures: dict[str, str] = {}
+        self._was_lost = False
         connection.on_unavailable = self.look
         connection.on_lost = self._lost
 
@@ -88,6 +89,7 @@ class Watcher:
 
     def _lost(self) -> None:
         """The connection is gone, and with it the process: however soon the next one answers, it has to be warmed."""
+        self._was_lost = True
         if self._warmth is not None:
             self._warmth.cool()
         self.look()
@@ -137,6 +139,9 @@ class Watcher:
         self._timeouts = 0
         self._group.hung_since = None
         TFS_UP.set(1)
+        if self._was_lost:
+            self._was_lost = False
+            tfs_restarted()
         self._failures.pop("", None)
         results: Results = {TFS: (True, "TensorFlow Serving answers")}
         for name, answer in zip(names, answers, strict=True):

@@ -18,6 +18,7 @@ from adapter.inference.channel import Channel
 from adapter.inference.limits import Limit
 from adapter.pb import serving_pb2
 from adapter.telemetry.metrics import CALL_SECONDS, CALLS_WAITING, RETRIES
+from adapter.telemetry.traces import Trip
 
 _PREDICTION = serving_pb2.DESCRIPTOR.services_by_name["PredictionService"].full_name
 _MODEL = serving_pb2.DESCRIPTOR.services_by_name["ModelService"].full_name
@@ -37,7 +38,7 @@ BUDGET_PER_SUCCESS = 0.2
 class Calls(Protocol):
     """What the data plane needs of a connection to TensorFlow Serving."""
 
-    async def call(self, path: str, request: bytes, deadline: float) -> bytes:
+    async def call(self, path: str, request: bytes, deadline: float, trip: Trip | None = None) -> bytes:
         """One unary call; `deadline` is in the event loop's time. Raises CallFailed or Refused."""
 
 
@@ -55,8 +56,8 @@ class Connection:
         self.on_lost: Callable[[], None] = lambda: None
         """Called, while `watch` runs, when an established connection is lost."""
 
-    async def call(self, path: str, request: bytes, deadline: float) -> bytes:
-        """Answer of `path` to `request`, both encoded messages.
+    async def call(self, path: str, request: bytes, deadline: float, trip: Trip | None = None) -> bytes:
+        """Answer of `path` to `request`, both encoded messages; `trip` says for whom, and is told when.
 
         UNAVAILABLE and RESOURCE_EXHAUSTED are tried again with jitter while the deadline and the retry budget allow: a
         unary answer has not begun when the call fails, and predictions have no side effects.
@@ -67,7 +68,7 @@ class Connection:
         """
         await self._limit.acquire(deadline)
         try:
-            return await self._attempt(path, request, deadline)
+            return await self._attempt(path, request, deadline, trip or Trip())
         finally:
             self._limit.release()
 
@@ -85,21 +86,26 @@ class Connection:
         """Close the channel; calls still in flight are cancelled."""
         await self._channel.close()
 
-    async def _attempt(self, path: str, request: bytes, deadline: float) -> bytes:
+    async def _attempt(self, path: str, request: bytes, deadline: float, trip: Trip) -> bytes:
         now = self._now
         observe = CALL_SECONDS[path]
         for attempt in range(ATTEMPTS):
             left = deadline - now()
             if left <= 0:
                 break
-            started = time.perf_counter()
+            started = trip.sent = time.perf_counter()
+            ids, metadata = trip.depart() if trip.riders else (None, ())
             try:
-                answer = await self._channel.unary(path, request, left)
+                answer = await self._channel.unary(path, request, left, metadata)
             except CallFailed as error:
-                observe(error.code.name, time.perf_counter() - started)
+                trip.returned = time.perf_counter()
+                observe(error.code.name, trip.returned - started)
+                trip.arrive(path, ids, error.code.name, attempt)
                 failure = error
             else:
-                observe("OK", time.perf_counter() - started)
+                trip.returned = time.perf_counter()
+                observe("OK", trip.returned - started)
+                trip.arrive(path, ids, "OK", attempt)
                 self._budget = min(BUDGET_TOKENS, self._budget + BUDGET_PER_SUCCESS)
                 return answer
             if failure.code is StatusCode.UNAVAILABLE:

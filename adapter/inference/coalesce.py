@@ -14,7 +14,7 @@ is sent again one by one, so nobody pays for a stranger's bad input.
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Hashable, Mapping
+from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -25,6 +25,7 @@ from adapter.errors import CallFailed
 from adapter.inference.signatures import Endpoint
 from adapter.inference.tensor import Tensor
 from adapter.telemetry.metrics import BATCH_REQUESTS
+from adapter.telemetry.traces import Trace, Trip
 
 MAX_ROWS = 1024
 MAX_BYTES = 4 << 20
@@ -34,17 +35,19 @@ SWEEP = 0.02
 TURNS = 3
 
 Tensors = Mapping[str, Tensor]
+Traces = Sequence[Trace | None]
 
 
 class Prediction(NamedTuple):
-    """Outputs by name, and the model version that gave all of them."""
+    """Outputs by name, the model version that gave all of them, and the call that brought them."""
 
     outputs: Tensors
     version: int
+    trip: Trip = Trip()
 
 
-Send = Callable[[Endpoint, Tensors, float], Awaitable[Prediction]]
-"""One call to the endpoint with these inputs, by this deadline in the event loop's time."""
+Send = Callable[[Endpoint, Tensors, float, Traces], Awaitable[Prediction]]
+"""One call to the endpoint with these inputs, by this deadline in the event loop's time, for requests of these traces."""
 
 
 @dataclass(slots=True, eq=False)
@@ -53,6 +56,7 @@ class _Waiting:
     rows: int
     deadline: float
     since: float
+    trace: Trace | None
     answer: asyncio.Future[Prediction]
 
 
@@ -75,7 +79,9 @@ class Coalescer:
         self._tasks: set[asyncio.Task[None]] = set()
         self._unsplittable: set[Hashable] = set()
 
-    async def predict(self, endpoint: Endpoint, inputs: Tensors, deadline: float) -> Prediction:
+    async def predict(
+        self, endpoint: Endpoint, inputs: Tensors, deadline: float, trace: Trace | None = None
+    ) -> Prediction:
         """The answer to `inputs`, from a call of its own or a shared one.
 
         Raises:
@@ -83,20 +89,20 @@ class Coalescer:
         """
         rows, key = _lane_of(endpoint, inputs)
         if not 0 < rows <= MAX_ROWS or key in self._unsplittable:
-            return await self._send(endpoint, inputs, deadline)
+            return await self._send(endpoint, inputs, deadline, (trace,))
         lane = self._lanes.get(key)
         if lane is not None:
-            return await self._ride(lane, inputs, rows, deadline)
+            return await self._ride(lane, inputs, rows, deadline, trace)
         lane = self._lanes[key] = _Lane(endpoint, calls=1)
         BATCH_REQUESTS.observe(1)
         try:
-            return await self._send(endpoint, inputs, deadline)
+            return await self._send(endpoint, inputs, deadline, (trace,))
         finally:
             self._returned(key, lane)
 
-    async def _ride(self, lane: _Lane, inputs: Tensors, rows: int, deadline: float) -> Prediction:
+    async def _ride(self, lane: _Lane, inputs: Tensors, rows: int, deadline: float, trace: Trace | None) -> Prediction:
         loop = self._loop
-        waiting = _Waiting(inputs, rows, deadline, loop.time(), loop.create_future())
+        waiting = _Waiting(inputs, rows, deadline, loop.time(), trace, loop.create_future())
         lane.waiting.append(waiting)
         self._riding.add(waiting)
         if self._sweeper is None:
@@ -155,7 +161,8 @@ class Coalescer:
             for name, tensor in batch[0].inputs.items()
         }
         try:
-            prediction = await self._send(endpoint, inputs, max(waiting.deadline for waiting in batch))
+            traces = [waiting.trace for waiting in batch]
+            prediction = await self._send(endpoint, inputs, max(waiting.deadline for waiting in batch), traces)
         except Exception as error:
             if isinstance(error, CallFailed) and not _may_be_one_rows_fault(error):
                 for waiting in batch:
@@ -173,7 +180,7 @@ class Coalescer:
             stop = start + waiting.rows
             if not waiting.answer.done():
                 outputs = {n: Tensor(t.dtype, t.data[start:stop]) for n, t in prediction.outputs.items()}
-                waiting.answer.set_result(Prediction(outputs, prediction.version))
+                waiting.answer.set_result(Prediction(outputs, prediction.version, prediction.trip))
             start = stop
 
     async def _one_by_one(self, endpoint: Endpoint, batch: list[_Waiting]) -> None:
@@ -184,7 +191,7 @@ class Coalescer:
         if waiting.answer.done():
             return
         try:
-            prediction = await self._send(endpoint, waiting.inputs, waiting.deadline)
+            prediction = await self._send(endpoint, waiting.inputs, waiting.deadline, (waiting.trace,))
         except Exception as error:
             if not waiting.answer.done():
                 waiting.answer.set_exception(error)

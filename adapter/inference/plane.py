@@ -5,10 +5,11 @@ from collections.abc import Mapping, Set
 from adapter.errors import CallFailed
 from adapter.inference import wire
 from adapter.inference.calls import PREDICT, Calls
-from adapter.inference.coalesce import Coalescer, Prediction, Tensors
+from adapter.inference.coalesce import Coalescer, Prediction, Tensors, Traces
 from adapter.inference.limits import Limit, overloaded
 from adapter.inference.signatures import Endpoint, Servable, Signatures
 from adapter.inference.turns import Turns
+from adapter.telemetry.traces import Trace, Trip
 
 
 class DataPlane:
@@ -50,8 +51,10 @@ class DataPlane:
         """The same if it is cached: the way of almost every request, without an await."""
         return self._signatures.known(servable, signature)
 
-    async def predict(self, endpoint: Endpoint, inputs: Tensors, deadline: float) -> Prediction:
-        """Run `endpoint` on `inputs`, by `deadline` in the event loop's time.
+    async def predict(
+        self, endpoint: Endpoint, inputs: Tensors, deadline: float, trace: Trace | None = None
+    ) -> Prediction:
+        """Run `endpoint` on `inputs`, by `deadline` in the event loop's time, for a request of this trace.
 
         Raises:
             CallFailed: TensorFlow Serving's status and words.
@@ -60,9 +63,9 @@ class DataPlane:
         servable = endpoint.servable
         try:
             if servable.model in self._coalesced:
-                prediction = await self._coalescer.predict(endpoint, inputs, deadline)
+                prediction = await self._coalescer.predict(endpoint, inputs, deadline, trace)
             else:
-                prediction = await self._send(endpoint, inputs, deadline)
+                prediction = await self._send(endpoint, inputs, deadline, (trace,))
         except CallFailed as error:
             if error.status < 500:
                 self._signatures.doubt(servable)
@@ -70,12 +73,13 @@ class DataPlane:
         self._signatures.seen(servable, prediction.version)
         return prediction
 
-    async def _send(self, endpoint: Endpoint, inputs: Tensors, deadline: float) -> Prediction:
+    async def _send(self, endpoint: Endpoint, inputs: Tensors, deadline: float, traces: Traces) -> Prediction:
         limit = self._limit(endpoint.servable.model)
         await limit.acquire(deadline)
         full = False
+        trip = Trip(traces)
         try:
-            answer = await self.calls.call(PREDICT, wire.predict_request(endpoint.spec, inputs), deadline)
+            answer = await self.calls.call(PREDICT, wire.predict_request(endpoint.spec, inputs), deadline, trip)
         except CallFailed as error:
             full = overloaded(error)
             raise
@@ -84,7 +88,7 @@ class DataPlane:
         outputs, version = wire.predict_response(answer)
         if len(outputs) > 1:  # TensorFlow Serving's order changes from call to call
             outputs = {name: outputs[name] for name in sorted(outputs)}
-        return Prediction(outputs, version)
+        return Prediction(outputs, version, trip)
 
     def _limit(self, model: str) -> Limit:
         """The model's own: a slow model's queue is not in the way of another's. Only models that exist have one."""

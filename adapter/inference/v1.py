@@ -19,9 +19,10 @@ from adapter.http.request import Request
 from adapter.inference import examples, json_in, json_out
 from adapter.inference.calls import CLASSIFY, METADATA, REGRESS, STATUS
 from adapter.inference.plane import DataPlane
-from adapter.inference.signatures import Servable
+from adapter.inference.signatures import DEFAULT_SIGNATURE, Servable
 from adapter.inference.turns import LARGE
 from adapter.pb import serving_pb2
+from adapter.telemetry.traces import Trip
 
 # http_rest_api_util.cc. TFS matches them against path and query together; a query string is therefore malformed.
 _POST = re.compile(
@@ -101,9 +102,9 @@ class V1:
         if target.verb == "predict":
             body = await self._predict(exchange, target.servable)
         elif target.verb == "status":
-            body = await self._status(target.servable, exchange.deadline)
+            body = await self._status(target.servable, exchange)
         elif target.verb == "metadata":
-            body = await self._metadata(target.servable, exchange.deadline)
+            body = await self._metadata(target.servable, exchange)
         else:
             body = await self._examples(exchange, target)
         return await encoded(request.headers.get("Accept-Encoding", ""), body, self._headers)
@@ -111,31 +112,38 @@ class V1:
     async def _predict(self, exchange: Exchange, servable: Servable) -> bytes:
         plane = self._plane
         body = await self._bodies.read(exchange)
+        exchange.lap("read")
         parsed = json_in.parse(body)
         endpoint = await plane.endpoint(servable, parsed.signature_name, exchange.deadline)
         if len(body) < LARGE:
             inputs = parsed.tensors(endpoint.signature)
         else:
             inputs = await plane.turns.take(parsed.tensors_in_steps(endpoint.signature))
-        prediction = await plane.predict(endpoint, inputs, exchange.deadline)
+        exchange.lap("parse")
+        exchange.attributes["tandem.signature"] = parsed.signature_name[:128] or DEFAULT_SIGNATURE
+        prediction = await plane.predict(endpoint, inputs, exchange.deadline, exchange.trace)
+        exchange.rode(prediction.trip)
         exchange.served_by(servable.model, prediction.version)
         nonfinite = _nonfinite(exchange.request.headers)
         outputs = prediction.outputs
         if sum([tensor.data.nbytes for tensor in outputs.values()]) < LARGE:
-            return json_out.predictions(outputs, parsed.row, nonfinite)
-        return await plane.turns.take(json_out.predictions_in_steps(outputs, parsed.row, nonfinite))
+            answer = json_out.predictions(outputs, parsed.row, nonfinite)
+        else:
+            answer = await plane.turns.take(json_out.predictions_in_steps(outputs, parsed.row, nonfinite))
+        exchange.lap("render")
+        return answer
 
-    async def _status(self, servable: Servable, deadline: float) -> bytes:
+    async def _status(self, servable: Servable, exchange: Exchange) -> bytes:
         """TFS reads no label here: a labelled status is that of every version (get_model_status_impl.cc)."""
         asked = Servable(servable.model, servable.version)
         request = serving_pb2.GetModelStatusRequest(model_spec=asked.spec())
-        answer = await self._plane.calls.call(STATUS, request.SerializeToString(), deadline)
+        answer = await self._ask(STATUS, request.SerializeToString(), exchange)
         status = serving_pb2.GetModelStatusResponse.FromString(answer)
         return _json(MessageToDict(status, always_print_fields_with_no_presence=True, preserving_proto_field_name=True))
 
-    async def _metadata(self, servable: Servable, deadline: float) -> bytes:
+    async def _metadata(self, servable: Servable, exchange: Exchange) -> bytes:
         request = serving_pb2.GetModelMetadataRequest(model_spec=servable.spec(), metadata_field=["signature_def"])
-        answer = await self._plane.calls.call(METADATA, request.SerializeToString(), deadline)
+        answer = await self._ask(METADATA, request.SerializeToString(), exchange)
         metadata = serving_pb2.GetModelMetadataResponse.FromString(answer)
         signatures = serving_pb2.SignatureDefMap()
         metadata.metadata["signature_def"].Unpack(signatures)
@@ -155,12 +163,23 @@ class V1:
             }
         )
 
+    async def _ask(self, path: str, request: bytes, exchange: Exchange) -> bytes:
+        return await self._plane.calls.call(path, request, exchange.deadline, Trip((exchange.trace,)))
+
     async def _examples(self, exchange: Exchange, target: Target) -> bytes:
         """Classify and regress."""
         encode, path, decode = _EXAMPLES[target.verb]
         nonfinite = _nonfinite(exchange.request.headers)
-        request = encode(await self._bodies.read(exchange), target.servable.spec())
-        return decode(await self._plane.calls.call(path, request, exchange.deadline), nonfinite)
+        body = await self._bodies.read(exchange)
+        exchange.lap("read")
+        request = encode(body, target.servable.spec())
+        exchange.lap("parse")
+        trip = Trip((exchange.trace,))
+        results = await self._plane.calls.call(path, request, exchange.deadline, trip)
+        exchange.rode(trip)
+        answer = decode(results, nonfinite)
+        exchange.lap("render")
+        return answer
 
     def _preflight(self, request: Request) -> Answer:
         """OPTIONS: TFS answers any origin that is a URL and refuses the rest, both without a body."""

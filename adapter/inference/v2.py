@@ -21,7 +21,7 @@ from adapter.http.answer import Answer
 from adapter.inference import v2_in, v2_out
 from adapter.inference.calls import STATUS
 from adapter.inference.plane import DataPlane
-from adapter.inference.signatures import Servable
+from adapter.inference.signatures import DEFAULT_SIGNATURE, Servable
 from adapter.inference.tensor import TensorSpec
 from adapter.inference.turns import LARGE, at_once
 from adapter.pb import serving_pb2
@@ -102,16 +102,22 @@ class V2:
 
     async def _infer(self, exchange: Exchange, servable: Servable) -> Answer:
         headers = exchange.request.headers
-        request = v2_in.parse(await self._bodies.read(exchange), headers.get(v2_in.HEADER_LENGTH))
+        received = await self._bodies.read(exchange)
+        exchange.lap("read")
+        request = v2_in.parse(received, headers.get(v2_in.HEADER_LENGTH))
         endpoint = await self._plane.endpoint(servable, request.signature_name, exchange.deadline)
         wanted = request.outputs(endpoint.signature)
         inputs = await self._done(request.tensors_in_steps(endpoint.signature), request.text_size)
-        prediction = await self._plane.predict(endpoint, inputs, exchange.deadline)
+        exchange.lap("parse")
+        exchange.attributes["tandem.signature"] = request.signature_name[:128] or DEFAULT_SIGNATURE
+        prediction = await self._plane.predict(endpoint, inputs, exchange.deadline, exchange.trace)
+        exchange.rode(prediction.trip)
         exchange.served_by(servable.model, prediction.version)
         outputs = [(name, prediction.outputs[name], binary) for name, binary in wanted]
         steps = v2_out.response_in_steps(servable.model, prediction.version, request.id, outputs)
         text_size = sum([tensor.data.nbytes for _, tensor, binary in outputs if tensor.dtype.is_string or not binary])
         body, json_length = await self._done(steps, text_size)
+        exchange.lap("render")
         about: Mapping[str, str] = _JSON
         if json_length is not None:
             about = {"Content-Type": "application/octet-stream", v2_in.HEADER_LENGTH: str(json_length)}

@@ -10,7 +10,8 @@ from functools import lru_cache
 import orjson
 
 from adapter.exchange import Exchange
-from adapter.telemetry.logs import SEVERITY_NUMBER, LogStream, timestamp
+from adapter.telemetry.logs import SEVERITY_NUMBER, Entry, LogStream, timestamp
+from adapter.telemetry.traces import Trace
 
 
 class AccessLog:
@@ -18,28 +19,69 @@ class AccessLog:
 
     def __init__(self, stream: LogStream) -> None:
         self._stream = stream
-        self._end = b'},"resource":%b}\n' % stream.resource
+        self._end = b'},"resource":%b' % stream.resource
 
     def record(self, exchange: Exchange, status: int, seconds: float) -> None:
         """The request is answered, with `status`, or 499 if its client left."""
-        request = exchange.request
+        if exchange.laps:
+            exchange.attributes["tandem.phases_us"] = _phases(exchange)
+        self._write(exchange, status, seconds, time.time_ns())
+
+    def _write(self, exchange: Exchange, status: int, seconds: float, now: int) -> None:
+        request, trace = exchange.request, exchange.trace
         own = exchange.attributes
         failed = status >= 500
         try:
-            line = b'{"timestamp":"%b",%b%b,"http.request.id":"%b","duration_ms":%.3f%b%b' % (
-                timestamp(time.time_ns()).encode(),
+            line = b'{"timestamp":"%b",%b%b,"http.request.id":"%b","duration_ms":%.3f%b%b%b' % (
+                timestamp(now).encode(),
                 _same(request.method, exchange.route, status),
                 orjson.dumps(exchange.client or request.remote),
                 exchange.request_id.encode(),
                 seconds * 1e3,
                 b"," + orjson.dumps(own, str, orjson.OPT_NON_STR_KEYS)[1:-1] if own else b"",
                 self._end,
+                _traced(trace) if trace is not None else b"}\n",
             )
         except orjson.JSONEncodeError:  # a lone surrogate from a stranger's path
             exchange.attributes = {key: str(value).encode("utf-8", "replace").decode() for key, value in own.items()}
-            self.record(exchange, status, seconds)
+            self._write(exchange, status, seconds, now)
             return
         self._stream.append(line, at_once=failed)
+        if self._stream.export is not None:
+            self._stream.export(_entry(exchange, status, seconds, now))
+
+
+def _phases(exchange: Exchange) -> dict[str, int]:
+    """Microseconds of each; one that comes twice is summed."""
+    phases: dict[str, int] = {}
+    start = exchange.started
+    for phase, moment in exchange.laps:
+        phases[phase] = phases.get(phase, 0) + int((moment - start) * 1e6)
+        start = moment
+    return phases
+
+
+def _traced(trace: Trace) -> bytes:
+    ids = f',"trace_id":"{trace.trace_id}","span_id":"{trace.span_id}","trace_flags":{trace.sampled:d}}}\n'
+    return ids.encode()
+
+
+def _entry(exchange: Exchange, status: int, seconds: float, now: int) -> Entry:
+    """The same record for OTLP."""
+    request = exchange.request
+    attributes = {
+        "event.name": "http.access",
+        "tandem.task": "adapter",
+        "http.request.method": request.method,
+        "http.route": exchange.route,
+        "http.response.status_code": status,
+        "client.address": exchange.client or request.remote,
+        "http.request.id": exchange.request_id,
+        "duration_ms": round(seconds * 1e3, 3),
+        **exchange.attributes,
+    }
+    severity = "INFO" if status < 500 else "ERROR"
+    return Entry(severity, f"{request.method} {exchange.route}", attributes, now, exchange.trace)
 
 
 @lru_cache(1024)

@@ -1,10 +1,12 @@
 """The common log format: one JSON object a line, in the words of the OpenTelemetry log data model.
 
     {"timestamp": "2026-11-22T15:04:05.123456789Z", "severity_text": "INFO", "severity_number": 9,
-     "body": "…", "attributes": {…}, "resource": {…}}
+     "body": "…", "attributes": {…}, "resource": {…}, "trace_id": "…", "span_id": "…", "trace_flags": 1}
+
+The last three where a record belongs to a request that has a trace.
 
 Lines leave through one buffered writer: a request only appends to it, and the event loop flushes it ten times a second
-and at once for warnings, so that no request waits for the platform's log pipe.
+and at once for warnings, so that no request waits for the platform's log pipe. Other threads' records go by the loop.
 """
 
 import asyncio
@@ -14,14 +16,17 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Mapping
-from functools import lru_cache
-from typing import Any, BinaryIO
+from collections.abc import Callable, Mapping
+from contextvars import ContextVar
+from functools import lru_cache, partial
+from typing import Any, BinaryIO, NamedTuple, Protocol
 
 import orjson
 from aiohttp import ClientPayloadError
 from aiohttp.http import HttpProcessingError
 from aiohttp.web import RequestPayloadError
+
+from adapter.telemetry.traces import Trace
 
 FLUSH_SECONDS = 0.1
 MAX_BODY = 16_384
@@ -30,6 +35,27 @@ MAX_BUFFER = 4 << 20
 # OpenTelemetry log data model, "Severity Fields".
 SEVERITY_NUMBER: Mapping[str, int] = {"DEBUG": 5, "INFO": 9, "WARNING": 13, "ERROR": 17, "CRITICAL": 21}
 SEVERITY_TEXT: Mapping[str, str] = {"WARNING": "WARN", "CRITICAL": "FATAL"}
+
+
+class InRequest(Protocol):
+    """What the log wants to know of the request that is being answered."""
+
+    request_id: str
+    trace: Trace | None
+
+
+REQUEST: ContextVar[InRequest | None] = ContextVar("request", default=None)
+"""The request that this task answers: its ids are put on every record that is logged meanwhile."""
+
+
+class Entry(NamedTuple):
+    """A record before it is text; `severity` as `logging` names it, Unix nanoseconds."""
+
+    severity: str
+    body: str
+    attributes: Mapping[str, Any]
+    nanoseconds: int
+    trace: Trace | None
 
 
 def timestamp(nanoseconds: int) -> str:
@@ -44,7 +70,7 @@ def _second(seconds: int) -> str:
 
 
 class LogStream:
-    """The process's stdout as the common log. Not thread-safe beyond what `logging`'s own lock gives.
+    """The process's stdout as the common log. It belongs to the event loop's thread; `CommonHandler` takes any.
 
     Records written before `start` are written through; afterwards they are buffered. A platform that stops reading
     costs records, never requests: beyond `MAX_BUFFER` bytes lines are dropped and counted in `dropped`.
@@ -52,8 +78,10 @@ class LogStream:
 
     def __init__(self, resource: Mapping[str, str], output: BinaryIO | None = None) -> None:
         self._output = output or sys.stdout.buffer
+        self.attributes = resource
+        """Of the resource that every record ends with."""
         self.resource = orjson.dumps(dict(resource))
-        """What every record ends with, as JSON."""
+        """The same as JSON."""
         self._resource = orjson.Fragment(self.resource)
         self._lines: list[bytes] = []
         self._size = 0
@@ -61,6 +89,8 @@ class LogStream:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread = 0
         self.dropped = 0
+        self.export: Callable[[Entry], None] | None = None
+        """Takes every record once more, for OTLP."""
 
     def start(self) -> None:
         """Buffer from now on; call it inside the running event loop."""
@@ -77,17 +107,31 @@ class LogStream:
         self._lines.append(b"\n")
 
     def write(
-        self, severity: str, body: str, attributes: Mapping[str, Any], nanoseconds: int = 0, *, hold: bool = False
+        self,
+        severity: str,
+        body: str,
+        attributes: Mapping[str, Any],
+        nanoseconds: int = 0,
+        *,
+        hold: bool = False,
+        trace: Trace | None = None,
     ) -> None:
         """Add one record; `nanoseconds` since the epoch, now if 0. With `hold` even a warning waits for `flush`."""
+        nanoseconds = nanoseconds or time.time_ns()
+        body = body if len(body) <= MAX_BODY else body[:MAX_BODY] + "…"
         record = {
-            "timestamp": timestamp(nanoseconds or time.time_ns()),
+            "timestamp": timestamp(nanoseconds),
             "severity_text": SEVERITY_TEXT.get(severity, severity),
             "severity_number": SEVERITY_NUMBER.get(severity, 9),
-            "body": body if len(body) <= MAX_BODY else body[:MAX_BODY] + "…",
+            "body": body,
             "attributes": attributes,
             "resource": self._resource,
         }
+        if trace is not None:
+            record["trace_id"], record["span_id"] = trace.trace_id, trace.span_id
+            record["trace_flags"] = 1 if trace.sampled else 0
+        if self.export is not None:
+            self.export(Entry(severity, body, attributes, nanoseconds, trace))
         try:
             line = orjson.dumps(record, default=str, option=orjson.OPT_APPEND_NEWLINE | orjson.OPT_NON_STR_KEYS)
         except orjson.JSONEncodeError:  # a lone surrogate from a stranger's header or path
@@ -108,13 +152,16 @@ class LogStream:
         elif self._timer is None:
             self._timer = self._loop.call_later(FLUSH_SECONDS, self.flush)
 
-    def write_from_anywhere(self, severity: str, body: str, attributes: Mapping[str, Any], nanoseconds: int) -> None:
+    def write_from_anywhere(
+        self, severity: str, body: str, attributes: Mapping[str, Any], nanoseconds: int, trace: Trace | None = None
+    ) -> None:
         """The same, from any thread: what is not the event loop's own is handed over to it."""
+        write = partial(self.write, severity, body, attributes, nanoseconds, trace=trace)
         if self._loop is None or threading.get_ident() == self._thread:
-            self.write(severity, body, attributes, nanoseconds)
+            write()
             return
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody is left to write
-            self._loop.call_soon_threadsafe(self.write, severity, body, attributes, nanoseconds)
+            self._loop.call_soon_threadsafe(write)
 
     def flush(self) -> None:
         """Hand the buffer to the operating system."""
@@ -136,13 +183,19 @@ class CommonHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         attributes: dict[str, Any] = {"tandem.task": "adapter", "log.logger": record.name}
+        request = REQUEST.get()
+        if request is not None:
+            attributes["http.request.id"] = request.request_id
         attributes.update(getattr(record, "attributes", {}))
         if record.exc_info and record.exc_info[1] is not None:
             error = record.exc_info[1]
             attributes["exception.type"] = type(error).__qualname__
             attributes["exception.message"] = str(error)[:MAX_BODY]
             attributes["exception.stacktrace"] = logging.Formatter().formatException(record.exc_info)[:MAX_BODY]
-        self._stream.write_from_anywhere(record.levelname, record.getMessage(), attributes, int(record.created * 1e9))
+        trace = request.trace if request is not None else None
+        self._stream.write_from_anywhere(
+            record.levelname, record.getMessage(), attributes, int(record.created * 1e9), trace
+        )
 
 
 class StrangersMistakes(logging.Filter):

@@ -5,7 +5,8 @@ Children of every labelled metric are looked up once and kept, and what can be r
 Labels hold nothing that a stranger chooses: unknown methods and routes fold into one value.
 """
 
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, disable_created_metrics, generate_latest
@@ -13,6 +14,7 @@ from prometheus_client.openmetrics import exposition as openmetrics
 
 from adapter.telemetry.exposition import OPENMETRICS
 from adapter.telemetry.histogram import Child, Histogram
+from adapter.telemetry.traces import Trace
 
 # Their `_created` gauges double the counters' lines and say nothing that `process` start times do not.
 disable_created_metrics()  # type: ignore[no-untyped-call]
@@ -37,6 +39,11 @@ _CALLS = Histogram(
     _SECONDS,
     REGISTRY,
 )
+PHASES = ("read", "parse", "pre", "queue", "call", "post", "handler", "render")
+# One bucket: five observations a request have to be cheap, and the mean tells where the time goes.
+_PHASES = Histogram(
+    "tandem_request_phase_seconds", "Time of the phases of a request that reached a model.", ["phase"], (), REGISTRY
+)
 RETRIES = Counter("tandem_call_retries", "Calls tried again after UNAVAILABLE.", registry=REGISTRY)
 CALLS_WAITING = Gauge("tandem_calls_waiting", "Requests waiting for a call to TensorFlow Serving.", registry=REGISTRY)
 BATCH_REQUESTS = Histogram(
@@ -49,6 +56,9 @@ BATCH_REQUESTS = Histogram(
 STATE = Gauge("tandem_group_state", "1 for the state that the group is in.", ["state"], registry=REGISTRY)
 TRANSITIONS = Counter("tandem_group_transitions", "Changes of the group's state.", ["to"], registry=REGISTRY)
 TFS_UP = Gauge("tandem_tfs_up", "1 while TensorFlow Serving answers over gRPC.", registry=REGISTRY)
+TFS_RESTARTS = Counter(
+    "tandem_tfs_restarts", "Times that TensorFlow Serving came back after its connection was lost.", registry=REGISTRY
+)
 TFS_METRICS_ENABLED = Gauge(
     "tandem_tfs_metrics_enabled",
     "1 if TensorFlow Serving has a monitoring page; under host networking it opens no port and has none.",
@@ -87,6 +97,19 @@ AUDIT_LOST = Counter(
 AUDIT_SUPPRESSED = Counter(
     "tandem_audit_records_suppressed", "Refusals beyond those recorded in one second.", registry=REGISTRY
 )
+OTLP_EXPORTED = Counter(
+    "tandem_otlp_exported",
+    "Spans, log records and pushes of metrics that the collector took.",
+    ["signal"],
+    registry=REGISTRY,
+)
+OTLP_DROPPED = Counter(
+    "tandem_otlp_dropped",
+    "Of these, dropped: the queue was full, or the collector did not take them.",
+    ["signal"],
+    registry=REGISTRY,
+)
+OTLP_QUEUED = Gauge("tandem_otlp_queued", "Of these, waiting to be sent.", ["signal"], registry=REGISTRY)
 INFO = Gauge("tandem_info", "What runs here; always 1.", ["adapter", "bundle", "bundle_version"], registry=REGISTRY)
 
 
@@ -95,9 +118,25 @@ def _request_child(method: str, route: str, status: int) -> Child:
     return _REQUESTS.labels(method, route, str(status))
 
 
-def observe_request(method: str, route: str, status: int, seconds: float) -> None:
-    """Count one answered request."""
-    _request_child(method if method in _METHODS else "_OTHER", route, status).observe(seconds)
+def observe_request(method: str, route: str, status: int, seconds: float, trace: Trace | None = None) -> None:
+    """Count one answered request; one that is sampled is an exemplar of its bucket."""
+    child = _request_child(method if method in _METHODS else "_OTHER", route, status)
+    child.observe(seconds)
+    if trace is not None and trace.sampled:
+        child.exemplify(seconds, trace.trace_id, trace.span_id)
+
+
+_PHASE_CHILDREN = {phase: _PHASES.labels(phase) for phase in PHASES}
+
+
+def observe_phases(start: float, laps: Sequence[tuple[str, float]]) -> None:
+    """Count the phases of one answered request: each ended at its moment and began with the end of the one before."""
+    children = _PHASE_CHILDREN
+    for phase, end in laps:
+        child = children[phase]
+        child.counts[0] += 1
+        child.total += end - start
+        start = end
 
 
 @lru_cache(maxsize=4096)
@@ -127,6 +166,18 @@ class _CallObservers(dict[str, Callable[[str, float], None]]):
 
 CALL_SECONDS: Mapping[str, Callable[[str, float], None]] = _CallObservers()
 """`CALL_SECONDS[path](status, seconds)` counts one call."""
+
+
+class TfsLife:
+    """Since when TensorFlow Serving counts: Unix nanoseconds of the process that runs now, as far as it was seen."""
+
+    since = time.time_ns()
+
+
+def tfs_restarted() -> None:
+    """TensorFlow Serving answers again after its connection was lost: its own figures begin anew."""
+    TFS_RESTARTS.inc()
+    TfsLife.since = time.time_ns()
 
 
 def identify(resource: Mapping[str, str]) -> None:

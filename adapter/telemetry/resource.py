@@ -9,6 +9,8 @@ import socket
 import uuid
 from collections.abc import Mapping
 
+from adapter.telemetry.otel_env import resource_attributes
+
 NOMAD = {
     "nomad.namespace": "NOMAD_NAMESPACE",
     "nomad.region": "NOMAD_REGION",
@@ -21,16 +23,25 @@ NOMAD = {
 
 
 def resource(environ: Mapping[str, str], bundle: tuple[str, str] | None) -> dict[str, str]:
-    """The attributes, from `NOMAD_*`, `OTEL_SERVICE_NAME` and the bundle's (name, version)."""
+    """The attributes, from `NOMAD_*` and the bundle's (name, version); OTEL_RESOURCE_ATTRIBUTES goes before both.
+
+    What says who speaks stays the allocation's and the bundle's: `service.instance.id`, `service.version`, `nomad.*`.
+    """
+    given = resource_attributes(environ)
+    name = environ.get("OTEL_SERVICE_NAME") or given.get("service.name") or environ.get("NOMAD_JOB_NAME")
     attributes = {
-        "service.name": environ.get("OTEL_SERVICE_NAME") or environ.get("NOMAD_JOB_NAME") or (bundle or ("tandem",))[0],
+        "service.name": name or (bundle or ("tandem",))[0],
         "service.instance.id": _instance(environ),
-        "host.name": socket.gethostname(),
+        "host.name": given.get("host.name") or socket.gethostname(),
     }
+    if namespace := given.get("service.namespace") or environ.get("NOMAD_NAMESPACE"):
+        attributes["service.namespace"] = namespace
     if bundle:
         attributes["service.version"] = bundle[1]
+    if stage := given.get("deployment.environment.name") or environ.get("NOMAD_META_environment"):
+        attributes["deployment.environment.name"] = stage
     attributes.update({key: environ[variable] for key, variable in NOMAD.items() if variable in environ})
-    return attributes
+    return {**given, **attributes}
 
 
 def _instance(environ: Mapping[str, str]) -> str:

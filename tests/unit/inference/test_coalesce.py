@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from adapter.errors import CallFailed
 from adapter.inference import coalesce
-from adapter.inference.coalesce import Coalescer, Prediction
+from adapter.inference.coalesce import Coalescer, Prediction, Traces
 from adapter.inference.signatures import Endpoint, Servable
 from adapter.inference.tensor import FLOAT, Signature, Tensor
 
@@ -29,7 +29,9 @@ class Model:
         self.gate = asyncio.Event()
         self.called = asyncio.Event()
 
-    async def __call__(self, endpoint: Endpoint, inputs: Mapping[str, Tensor], deadline: float) -> Prediction:
+    async def __call__(
+        self, endpoint: Endpoint, inputs: Mapping[str, Tensor], deadline: float, traces: Traces
+    ) -> Prediction:
         x = inputs["x"].data
         self.calls.append(len(x))
         self.called.set()
@@ -182,7 +184,7 @@ async def test_a_batch_never_exceeds_the_bound_of_rows(monkeypatch: pytest.Monke
 async def test_an_output_without_the_batch_dimension_is_asked_for_one_by_one() -> None:
     gate, called, calls = asyncio.Event(), asyncio.Event(), []
 
-    async def summing(endpoint: Endpoint, inputs: Mapping[str, Tensor], deadline: float) -> Prediction:
+    async def summing(endpoint: Endpoint, inputs: Mapping[str, Tensor], deadline: float, traces: Traces) -> Prediction:
         calls.append(len(inputs["x"].data))
         called.set()
         await gate.wait()

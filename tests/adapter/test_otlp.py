@@ -1,0 +1,228 @@
+"""What leaves by OTLP, as a real OpenTelemetry Collector receives it, and what happens when it does not."""
+
+import json
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.adapters import Adapter, event
+from tests.collector import Collector, Json
+from tests.golden.conftest import DATA
+from tests.metrics import Page, read_text, value
+from tests.servers import ModelServer, free_port
+
+TRACE, CALLER = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
+PARENT = f"00-{TRACE}-{CALLER}-01"
+PREDICT = "/v1/models/half_plus_two:predict"
+BODY = json.dumps({"instances": [1.0, 2.0]})
+PREDICT_ROUTE = "/v1/models/{model}:predict"
+SERVER, CLIENT = 2, 3
+LOG_LINE = b"2026-11-22 13:57:24.343859: W tensorflow_serving/core/a.cc:7] said by the other task\n"
+
+
+@pytest.fixture
+def collector() -> Iterator[Collector]:
+    with Collector() as running:
+        yield running
+
+
+@pytest.fixture
+def monitored(bundle: Path) -> Iterator[ModelServer]:
+    """A model server that serves the bundle's model and has a monitoring page."""
+    port = free_port()
+    flags = ["--model_name=half_plus_two", f"--model_base_path={bundle / 'models' / 'half_plus_two'}"]
+    flags += [f"--rest_api_port={port}", f"--monitoring_config_file={DATA / 'monitoring.config'}"]
+    with ModelServer(*flags, ready="Exporting HTTP/REST API") as running:
+        running.rest_port = port
+        yield running
+
+
+@pytest.mark.parametrize("protocol", ["grpc", "http/protobuf"])
+def test_a_requests_trace_both_tasks_logs_and_both_tasks_metrics_arrive_under_one_resource(
+    collector: Collector, monitored: ModelServer, bundle: Path, tmp_path: Path, protocol: str
+) -> None:
+    for part in ("logs", "data"):
+        (tmp_path / "alloc" / part).mkdir(parents=True)
+    (tmp_path / "alloc" / "logs" / "tfs.stderr.0").write_bytes(LOG_LINE)
+    environment = collector.environment(protocol)
+    environment["OTEL_RESOURCE_ATTRIBUTES"] = "deployment.environment.name=staging"
+    settings = {
+        "tfs_grpc": monitored.target,
+        "tfs_logs": tmp_path / "alloc" / "logs",
+        "tfs_metrics_url": f"http://127.0.0.1:{monitored.rest_port}/monitoring/prometheus/metrics",
+        "bundle": bundle,
+    }
+    with Adapter(environment, **settings) as adapter:
+        adapter.ready()
+        headers = {"traceparent": PARENT, "X-Request-Id": "one"}
+        assert adapter.request("POST", PREDICT, BODY, headers).status == 200
+        server = collector.span(lambda span: span["kind"] == SERVER and span["traceId"] == TRACE)
+        client = collector.span(lambda span: span["kind"] == CLIENT and span["traceId"] == TRACE)
+        access = collector.record(lambda record: record["attributes"].get("http.request.id") == "one")
+        theirs = collector.record(lambda record: record["attributes"]["tandem.task"] == "tfs")
+        duration = collector.metric("http.server.request.duration", lambda m: route_of(m) == PREDICT_ROUTE)
+        latency = collector.metric("tensorflow_serving_request_latency_seconds", has_points)
+        phases = {s["name"]: s for s in collector.spans() if s.get("parentSpanId") == server["spanId"]}
+        state = collector.span(lambda span: span["name"].startswith("group "))
+        printed = adapter.wait_for(event("http.access"))
+    assert server["parentSpanId"] == CALLER
+    assert server["name"] == "POST /v1/models/{model}:predict"
+    assert server["attributes"]["http.response.status_code"] == 200
+    assert client["parentSpanId"] == server["spanId"]
+    assert client["attributes"]["rpc.method"] == "tensorflow.serving.PredictionService/Predict"
+    assert {"read", "parse", "queue", "render"} < set(phases)
+    assert (
+        (access["traceId"], access["spanId"]) == (TRACE, server["spanId"]) == (printed["trace_id"], printed["span_id"])
+    )
+    assert access["attributes"]["tandem.signature"] == "serving_default"
+    assert set(access["attributes"]["tandem.phases_us"]) == {"read", "parse", "queue", "call", "render"}
+    assert theirs["body"] == {"stringValue": "said by the other task"}
+    assert theirs["severityText"] == "WARN"
+    assert duration["histogram"]["dataPoints"][0]["exemplars"][0]["traceId"] == TRACE
+    assert latency["unit"] == "s"
+    assert state["events"][0]["name"] == "tandem.state"
+    resource = printed["resource"]
+    assert resource["service.version"] == "1.2.3"
+    assert resource["deployment.environment.name"] == "staging"
+    for arrived in (server, client, access, theirs, duration, latency, state):
+        assert arrived["resource"] == resource
+
+
+def route_of(metric: Json) -> str | None:
+    (pair,) = [a for a in metric["histogram"]["dataPoints"][0]["attributes"] if a["key"] == "http.route"]
+    route: str = pair["value"]["stringValue"]
+    return route
+
+
+def has_points(metric: Json) -> bool:
+    return bool(metric["histogram"]["dataPoints"])
+
+
+def test_the_figures_pushed_are_those_on_the_page(collector: Collector, monitored: ModelServer, bundle: Path) -> None:
+    """The collector's own Prometheus exporter turns what was pushed into a page: the same series, the same values."""
+    url = f"http://127.0.0.1:{monitored.rest_port}/monitoring/prometheus/metrics"
+    with Adapter(collector.environment(), tfs_grpc=monitored.target, tfs_metrics_url=url, bundle=bundle) as adapter:
+        adapter.ready()
+        for _ in range(5):
+            assert adapter.request("POST", PREDICT, BODY).status == 200
+        end = time.monotonic() + 30
+        while not any(s == SERVED for s in samples(read_text(collector.page()))) and time.monotonic() < end:
+            time.sleep(0.1)  # the next push
+        pushed, page = samples(read_text(collector.page())), samples(read_text(adapter.request("GET", "/metrics").body))
+    theirs = {sample for sample in page if sample[0].startswith("tensorflow_")}
+    assert len(theirs) > 50
+    assert theirs - pushed == set()
+    ours = {
+        s for s in page if s[0].startswith(("http_server_request_duration", "tandem_group", "tandem_request_phase"))
+    }
+    assert len(ours) > 20
+    assert {s for s in ours - pushed if "/metrics" not in str(s)} == set()
+
+
+Sample = tuple[str, frozenset[tuple[str, str]], float]
+SERVED = (
+    "tensorflow_serving_request_count_total",
+    frozenset({("model_name", "half_plus_two"), ("status", "OK")}),
+    5.0,
+)
+
+
+def samples(page: Page) -> set[Sample]:
+    """Every sample of a page, without the labels that say who speaks."""
+    whose = ("job", "instance", "otel_scope_name", "otel_scope_version", "otel_scope_schema_url")
+    return {
+        (
+            s.name,
+            frozenset((k, str(float(v)) if k == "le" else v) for k, v in s.labels.items() if k not in whose),
+            s.value,
+        )
+        for family in page.values()
+        for s in family.samples
+    }
+
+
+def test_a_request_that_is_not_sampled_leaves_no_span_but_keeps_its_trace_in_the_log(
+    collector: Collector, server: ModelServer, bundle: Path
+) -> None:
+    environment = {**collector.environment(), "OTEL_TRACES_SAMPLER": "parentbased_always_off"}
+    with Adapter(environment, tfs_grpc=server.target, bundle=bundle) as adapter:
+        adapter.ready()
+        assert adapter.request("POST", PREDICT, BODY, {"traceparent": PARENT[:-1] + "0"}).status == 200
+        assert adapter.request("POST", PREDICT, BODY).status == 200
+        assert adapter.request("POST", PREDICT, BODY, {"traceparent": PARENT.replace("0af", "1af")}).status == 200
+        sampled = collector.span(lambda span: span["kind"] == SERVER)
+        first, second, third = (r for r in adapter.records if event("http.access")(r))
+    assert sampled["traceId"].startswith("1af")
+    assert {span["traceId"] for span in collector.spans() if span["kind"] != 1} == {sampled["traceId"]}
+    assert (first["trace_id"], first["trace_flags"]) == (TRACE, 0)
+    assert len(second["trace_id"]) == 32
+    assert third["trace_flags"] == 1
+
+
+def test_a_collector_that_comes_and_goes_costs_telemetry_and_never_a_request(server: ModelServer, bundle: Path) -> None:
+    """Not there, there, hung, gone, there again: every request is answered, none late; what was lost is counted."""
+    collector = Collector()
+    environment = {**collector.environment(), "OTEL_EXPORTER_OTLP_TIMEOUT": "1"}
+    environment |= {"OTEL_BSP_MAX_QUEUE_SIZE": "64", "OTEL_BSP_MAX_EXPORT_BATCH_SIZE": "32"}
+    with Adapter(environment, tfs_grpc=server.target, bundle=bundle) as adapter:
+        adapter.ready()
+        load = Load(adapter)
+        adapter.wait_for(lambda record: record["body"].startswith("Traces cannot be delivered by OTLP: "))
+        collector.start()
+        adapter.wait_for(lambda record: record["body"] == "Traces are delivered by OTLP again")
+        collector.freeze()
+        load.phase()
+        collector.thaw()
+        collector.stop()
+        load.phase()
+        said = len(adapter.records)
+        collector.start()
+        adapter.wait_for(lambda record: record["body"] == "Traces are delivered by OTLP again", after=said)
+        load.stop()
+        page = read_text(adapter.request("GET", "/metrics").body)
+        began = time.monotonic()
+        collector.freeze()
+        assert adapter.stop() == 0
+        assert time.monotonic() - began < 10
+        collector.thaw()
+    collector.stop()
+    assert load.statuses == {200}
+    assert value(page, "tandem_otlp_dropped_total", signal="traces") > 0
+    assert value(page, "tandem_otlp_exported_total", signal="traces") > 0
+    assert value(page, "tandem_otlp_queued", signal="traces") <= 64
+    assert load.slowest() < 1.0
+
+
+class Load:
+    """One client that asks without a pause; it notes statuses and times."""
+
+    def __init__(self, adapter: Adapter) -> None:
+        self._adapter = adapter
+        self._end = threading.Event()
+        self.statuses: set[int] = set()
+        self._seconds: list[float] = []
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def phase(self, requests: int = 300) -> None:
+        """Wait for so many more answers."""
+        wanted = len(self._seconds) + requests
+        while len(self._seconds) < wanted:
+            assert self._thread.is_alive()
+            time.sleep(0.01)
+
+    def stop(self) -> None:
+        self._end.set()
+        self._thread.join(30)
+
+    def slowest(self) -> float:
+        return max(self._seconds)
+
+    def _run(self) -> None:
+        while not self._end.is_set():
+            began = time.monotonic()
+            self.statuses.add(self._adapter.request("POST", PREDICT, BODY).status)
+            self._seconds.append(time.monotonic() - began)

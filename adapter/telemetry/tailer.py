@@ -53,7 +53,7 @@ class Position(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """The share of time that reading may take (more waits in the files), and bytes that may wait before lines are dropped."""
+    """The share of processor time that reading may take, more waits in the files; bytes that may wait until lines are dropped."""
 
     share: float = 0.5
     backlog: int = 64 << 20
@@ -348,13 +348,13 @@ class Tailer:
         """One piece of each stream, in the time allowed; whether there may be more."""
         more = False
         for follower in self._followers.values():
-            began = time.monotonic()
+            began = time.thread_time()
             if self._step(follower) < 0:
                 follower.settle()
                 continue
             more = True
             self._commit()
-            await asyncio.sleep((time.monotonic() - began) * (1 / self._limits.share - 1))
+            await asyncio.sleep((time.thread_time() - began) * (1 / self._limits.share - 1))
         self._commit()
         return more
 

@@ -59,14 +59,16 @@ class Trace:
 
     __slots__ = ("baggage", "parent", "sampled", "shared", "span_id", "state", "trace_id", "tracer")
 
-    def __init__(self, tracer: "Tracer", trace_id: str, parent: str, sampled: bool, state: str = "") -> None:
+    def __init__(
+        self, tracer: "Tracer", trace_id: str, span_id: str, parent: str, sampled: bool, state: str = ""
+    ) -> None:
         self.tracer = tracer
         self.trace_id = trace_id
+        self.span_id = span_id
         self.parent = parent
         self.sampled = sampled
         self.state = state
         self.baggage = ""
-        self.span_id = f"{random.getrandbits(64) or 1:016x}"
         self.shared: Ids | None = None
         """The span of the call that it shared with the trace that this one belongs to."""
 
@@ -116,8 +118,9 @@ class Tracer:
                 return self._continue(headers, trace_id, parent, bool(int(flags, 16) & 1))
         if self._export is None:
             return None
-        number = random.getrandbits(128)
-        trace = Trace(self, f"{number:032x}", "", (number & 0xFFFFFFFFFFFFFFFF) < self._bound)
+        number = random.getrandbits(192)
+        both = f"{number:048x}"  # both ids from one draw: this is the way of every request
+        trace = Trace(self, both[:32], both[32:], "", ((number >> 64) & 0xFFFFFFFFFFFFFFFF) < self._bound)
         if self._baggage and "baggage" in headers:
             trace.baggage = _baggage(headers)
         return trace
@@ -128,7 +131,7 @@ class Tracer:
         state = headers.get("tracestate", "")
         if len(state) > _MAX_STATE or not _PRINTABLE.fullmatch(state):
             state = ""
-        trace = Trace(self, trace_id, parent, sampled and self._export is not None, state)
+        trace = Trace(self, trace_id, _span_id(), parent, sampled and self._export is not None, state)
         if self._baggage and "baggage" in headers:
             trace.baggage = _baggage(headers)
         return trace

@@ -11,7 +11,7 @@ import pytest
 from tests.adapters import Adapter, event
 from tests.collector import Collector, Json
 from tests.golden.conftest import DATA
-from tests.metrics import Page, read_text, value
+from tests.metrics import Page, read_openmetrics, read_text, value
 from tests.servers import ModelServer, free_port
 
 TRACE, CALLER = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
@@ -68,6 +68,7 @@ def test_a_requests_trace_both_tasks_logs_and_both_tasks_metrics_arrive_under_on
         phases = {s["name"]: s for s in collector.spans() if s.get("parentSpanId") == server["spanId"]}
         state = collector.span(lambda span: span["name"].startswith("group "))
         printed = adapter.wait_for(event("http.access"))
+        page = adapter.request("GET", "/metrics", headers={"Accept": "application/openmetrics-text"}).body
     assert server["parentSpanId"] == CALLER
     assert server["name"] == "POST /v1/models/{model}:predict"
     assert server["attributes"]["http.response.status_code"] == 200
@@ -83,6 +84,8 @@ def test_a_requests_trace_both_tasks_logs_and_both_tasks_metrics_arrive_under_on
     assert theirs["severityText"] == "WARN"
     assert duration["histogram"]["dataPoints"][0]["exemplars"][0]["traceId"] == TRACE
     assert latency["unit"] == "s"
+    named = [s.exemplar.labels for f in read_openmetrics(page).values() for s in f.samples if s.exemplar is not None]
+    assert {"trace_id": TRACE, "span_id": server["spanId"]} in named
     assert state["events"][0]["name"] == "tandem.state"
     resource = printed["resource"]
     assert resource["service.version"] == "1.2.3"

@@ -3,7 +3,7 @@
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from tests.bench.tools import ROOT
@@ -83,6 +83,18 @@ def _kserve_rest(port: int, backend: Backend) -> Sequence[object]:
     return (*_kserve(port, backend), "--predictor_host", backend.rest, "--predictor_protocol", "v1")
 
 
+# Traces are configured and no request is sampled: what its looking costs. Nobody listens there, and nobody needs to.
+TRACING = {
+    "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "http://127.0.0.1:9/v1/traces",
+    "OTEL_TRACES_SAMPLER": "parentbased_traceidratio",
+    "OTEL_TRACES_SAMPLER_ARG": "0",
+}
+
+
+def _traced(peer: Peer, name: str, text: str) -> Peer:
+    return replace(peer, name=name, text=text, environment={**peer.environment, **TRACING}, only=frozenset({"small"}))
+
+
 _PYTHON = {"PYTHONPATH": str(ROOT), "BENCH_BACKEND": "{backend}"}
 COALESCED = "half_plus_two,bytes_len"
 
@@ -90,8 +102,10 @@ COALESCED = "half_plus_two,bytes_len"
 def peers() -> dict[str, Peer]:
     """All that can be measured here, by name: ours first."""
     rest = os.environ.get("BENCH_TFS_REST", "")
+    ours = adapter(OURS, "the adapter, coalescing", coalesce=COALESCED)
     found = [
-        adapter(OURS, "the adapter, coalescing", coalesce=COALESCED),
+        ours,
+        _traced(ours, "tandem-traced", "the same with tracing configured, no request sampled"),
         adapter("tandem-alone", "the adapter, each request a call of its own"),
         adapter(
             "tandem-v2", "the adapter, Open Inference Protocol, binary tensors", V2_BINARY, ["small", "medium", "large"]

@@ -35,6 +35,7 @@ GOALS = (
     _rate(OURS, "tfs-rest", "small", 64, 1.5),
     _rate(OURS, "tfs-rest", "small", 16, 1.2),
     _rate("tandem-alone", "fastapi", "small", 16, 1.4),
+    _rate("tandem-traced", OURS, "small", 64, 0.95),
     Goal("p50", "p50", (OURS, "small"), ("floor", "small"), 1, 1.5, at_least=False),
     _rate(OURS, "fastapi", "medium", 64, 3.5),
     _rate(OURS, "tfs-rest", "medium", 64, 3),

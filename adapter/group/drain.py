@@ -93,6 +93,7 @@ class Drain:
         except TimeoutError:
             pass
         await port.stop()
+        await asyncio.sleep(AT_ONCE)  # what was accepted last has sent its request, and is idle only until that is read
         connections.pre_shutdown()
         self._end = min(self._end, time.monotonic() + self.grace)
         # Bounded here and not by aiohttp, which would wait as long again for what it has cancelled.

@@ -73,15 +73,21 @@ def test_a_saved_model_is_loaded_anew_by_the_same_tfs(run: Run, source: Path) ->
 
 
 def test_a_save_is_served_in_two_seconds(run: Run, source: Path) -> None:
-    taken = []
-    for name in ("words.txt", "models/half_plus_two/1/saved_model.pb") * 2:
-        seen = len(run.lines)
-        (source / name).touch()
-        found = re.search(RELOADED, run.wait_for(RELOADED, after=seen))
-        assert found is not None
-        taken.append(float(found[1]))
-    assert min(taken) < RELOAD, taken  # the others may have waited for the machine
+    for name in ("words.txt", "models/half_plus_two/1/saved_model.pb"):
+        taken = [reloaded(run, source / name)]
+        while taken[-1] >= RELOAD and len(taken) < 6:  # it may have waited for the machine
+            taken.append(reloaded(run, source / name))
+        assert taken[-1] < RELOAD, (name, taken)
     assert not [line for line in run.lines if "does not load" in line]
+
+
+def reloaded(run: Run, path: Path) -> float:
+    """Seconds from the save of this file to ready."""
+    seen = len(run.lines)
+    path.touch()
+    found = re.search(RELOADED, run.wait_for(RELOADED, after=seen))
+    assert found is not None
+    return float(found[1])
 
 
 def test_a_mistake_is_told_and_the_last_good_one_goes_on_serving(run: Run, source: Path) -> None:

@@ -71,10 +71,10 @@ class Chain:
         exchange.trace = self._begin_trace(request.headers)
         REQUEST.set(exchange)
         self.active += 1
-        status = 499
+        status, sent = 499, 0
         try:
             answer = await self._answer(exchange)
-            status = answer.status
+            status, sent = answer.status, len(answer.sent_body(request.method))
             answer.request_id = exchange.request_id
             if self._headers:
                 answer.headers.update(self._headers)
@@ -87,7 +87,7 @@ class Chain:
             self.active -= 1
             if self._gate is not None:
                 self._gate.leave(exchange, status)
-            self._record(exchange, status)
+            self._record(exchange, status, sent)
             if self._audit is not None:
                 self._audit.record(exchange, status)
             REQUEST.set(None)
@@ -147,7 +147,7 @@ class Chain:
             status, problem(status, message, **extension), {"Content-Type": "application/problem+json", **headers}
         )
 
-    def _record(self, exchange: Exchange, status: int) -> None:
+    def _record(self, exchange: Exchange, status: int, sent: int) -> None:
         trace = exchange.trace
         end = time.perf_counter()
         seconds = end - exchange.started
@@ -161,4 +161,4 @@ class Chain:
             return
         if self._access_log_sample < 1 and status < 400 and not sampled and random.random() >= self._access_log_sample:  # noqa: S311
             return
-        self._access_log.record(exchange, status, seconds)
+        self._access_log.record(exchange, status, seconds, sent)

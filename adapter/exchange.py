@@ -40,6 +40,8 @@ class Exchange:
     `served` names the models and versions that made the answer ("" = none did): its X-Model-Version.
     `audited` is whether the audit has chosen it, None before that.
 
+    `received` is the size of its body in bytes: as announced, else as many as have come (decompressed, if it is compressed).
+
     `laps` are the ends of its phases so far (`telemetry.metrics.PHASES`), moments of `time.perf_counter()`; `trace` is its
     place in a trace, if it has one.
     """
@@ -53,6 +55,7 @@ class Exchange:
         "meter",
         "principal",
         "quiet",
+        "received",
         "request",
         "request_id",
         "route",
@@ -65,6 +68,8 @@ class Exchange:
     def __init__(self, request: Request, deadline: float) -> None:
         self.request = request
         self.started = time.perf_counter()
+        length = request.content_length
+        self.received = len(request.body or b"") if length is None else length
         self.route = "other"
         self.attributes: dict[str, Any] = {}
         headers = request.headers
@@ -191,6 +196,8 @@ class Bodies:
         except TimeoutError:
             raise Refused(408, f"Body not complete by the deadline: {len(chunks)} bytes came") from None
         finally:
+            if exchange.request.content_length is None:
+                exchange.received = len(chunks)
             self._hold(-len(chunks))
             self._trim.after(len(chunks))
         return bytes(chunks)

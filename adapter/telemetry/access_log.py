@@ -13,6 +13,11 @@ from adapter.exchange import Exchange
 from adapter.telemetry.logs import SEVERITY_NUMBER, Entry, LogStream, timestamp
 from adapter.telemetry.traces import Trace
 
+_LINE = (
+    b'{"timestamp":"%b",%b%b,"http.request.id":"%b","duration_ms":%.3f,'
+    b'"http.request.body.size":%d,"http.response.body.size":%d%b%b%b'
+)
+
 
 class AccessLog:
     """Writes to `stream`."""
@@ -21,34 +26,36 @@ class AccessLog:
         self._stream = stream
         self._end = b'},"resource":%b' % stream.resource
 
-    def record(self, exchange: Exchange, status: int, seconds: float) -> None:
-        """The request is answered, with `status`, or 499 if its client left."""
+    def record(self, exchange: Exchange, status: int, seconds: float, sent: int) -> None:
+        """The request is answered, with `status` and a body of `sent` bytes, or 499 if its client left."""
         if exchange.laps:
             exchange.attributes["tandem.phases_us"] = _phases(exchange)
-        self._write(exchange, status, seconds, time.time_ns())
+        self._write(exchange, status, seconds, sent, time.time_ns())
 
-    def _write(self, exchange: Exchange, status: int, seconds: float, now: int) -> None:
+    def _write(self, exchange: Exchange, status: int, seconds: float, sent: int, now: int) -> None:
         request, trace = exchange.request, exchange.trace
         own = exchange.attributes
         failed = status >= 500
         try:
-            line = b'{"timestamp":"%b",%b%b,"http.request.id":"%b","duration_ms":%.3f%b%b%b' % (
+            line = _LINE % (
                 timestamp(now).encode(),
                 _same(request.method, exchange.route, status),
                 orjson.dumps(exchange.client or request.remote),
                 exchange.request_id.encode(),
                 seconds * 1e3,
+                exchange.received,
+                sent,
                 b"," + orjson.dumps(own, str, orjson.OPT_NON_STR_KEYS)[1:-1] if own else b"",
                 self._end,
                 _traced(trace) if trace is not None else b"}\n",
             )
         except orjson.JSONEncodeError:  # a lone surrogate from a stranger's path
             exchange.attributes = {key: str(value).encode("utf-8", "replace").decode() for key, value in own.items()}
-            self._write(exchange, status, seconds, now)
+            self._write(exchange, status, seconds, sent, now)
             return
         self._stream.append(line, at_once=failed)
         if self._stream.export is not None:
-            self._stream.export(_entry(exchange, status, seconds, now))
+            self._stream.export(_entry(exchange, status, seconds, sent, now))
 
 
 def _phases(exchange: Exchange) -> dict[str, int]:
@@ -66,7 +73,7 @@ def _traced(trace: Trace) -> bytes:
     return ids.encode()
 
 
-def _entry(exchange: Exchange, status: int, seconds: float, now: int) -> Entry:
+def _entry(exchange: Exchange, status: int, seconds: float, sent: int, now: int) -> Entry:
     """The same record for OTLP."""
     request = exchange.request
     attributes = {
@@ -78,6 +85,8 @@ def _entry(exchange: Exchange, status: int, seconds: float, now: int) -> Entry:
         "client.address": exchange.client or request.remote,
         "http.request.id": exchange.request_id,
         "duration_ms": round(seconds * 1e3, 3),
+        "http.request.body.size": exchange.received,
+        "http.response.body.size": sent,
         **exchange.attributes,
     }
     severity = "INFO" if status < 500 else "ERROR"

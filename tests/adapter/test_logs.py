@@ -1,5 +1,6 @@
 """Both tasks in one log: the real adapter beside a real model server whose output is rotated as Nomad rotates it."""
 
+import gzip
 import itertools
 import json
 import os
@@ -14,6 +15,9 @@ import pytest
 
 from deploy.local.task import RotatedLog
 from tests.adapters import Adapter, Record, event, state
+from tests.servers import ModelServer
+
+PREDICT = "/v1/models/half_plus_two:predict"
 
 
 @pytest.fixture
@@ -154,6 +158,29 @@ def test_the_last_lines_before_the_end_are_said(allocation: Path, start: Start, 
         assert adapter.stop() == 0
         adapter.wait_for(of_tfs("the last word"))
         adapter.wait_for(state("stopped"))
+
+
+def test_an_access_record_has_the_sizes_of_both_bodies(server: ModelServer, bundle: Path) -> None:
+    question = json.dumps({"instances": [1.0, 2.0]})
+    padded = question.encode() + b" " * 1_000_000
+    chunked = b"%x\r\n%b\r\n0\r\n\r\n" % (len(padded), padded)
+    compressed = gzip.compress(padded)
+    with Adapter(tfs_grpc=server.target, bundle=bundle) as adapter:
+        adapter.ready()
+        asked = (
+            ("POST", question, {}, len(question)),
+            ("POST", chunked, {"Transfer-Encoding": "chunked"}, len(padded)),
+            ("POST", compressed, {"Content-Encoding": "gzip"}, len(compressed)),
+            ("GET", None, {}, 0),
+            ("HEAD", None, {}, 0),
+        )
+        for number, (method, body, headers, received) in enumerate(asked):
+            path = PREDICT if body else "/v1/models/half_plus_two"
+            answer = adapter.request(method, path, body, {**headers, "X-Request-Id": f"r{number}"})
+            record = adapter.wait_for(lambda r, own=f"r{number}": r["attributes"].get("http.request.id") == own)
+            assert record["attributes"]["http.request.body.size"] == received
+            assert record["attributes"]["http.response.body.size"] == len(answer.body)
+            assert (answer.body == b"") == (method == "HEAD")
 
 
 def _reason(adapter: Adapter, check: str, words: str) -> str:

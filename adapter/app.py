@@ -104,7 +104,7 @@ async def serve(settings: Settings, bundle: manifest.Manifest | None, stream: Lo
         loop.add_signal_handler(number, drain.signal, number.name)
     presence = Presence(Path(settings.alloc_data)) if settings.alloc_data else None
 
-    server = Server(chain, settings.max_body_total)
+    server = Server(chain, settings.max_body_total, settings.head_timeout)
     chain.connections = server.connections
     tls = access.tls.context if access.tls is not None else None
     if settings.listen_fd >= 0:  # connections wait in it while one adapter follows another

@@ -75,6 +75,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Bytes of request bodies held at one time; beyond it 503."""
     max_connections: Annotated[int, Meta(ge=1)] = 4096
     """Open connections at most; beyond it 503 and close."""
+    head_timeout: PositiveSeconds = 30.0
+    """Seconds that a request's head may take from its first byte to its last; then the connection is cut off."""
     max_queue: Annotated[int, Meta(ge=1)] = 1024
     """Requests that may wait for a call to TensorFlow Serving; beyond it 503."""
     cors: bool = False

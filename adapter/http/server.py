@@ -8,8 +8,6 @@ from adapter.http.connection import Connection, Handler, Registry
 
 KEEP_ALIVE = 75.0
 """Seconds that a connection may be idle. Longer than proxies keep theirs, so that they close first."""
-HEAD_TIMEOUT = 30.0
-"""Seconds from the first byte of a head to its last."""
 _SWEEP = 5.0
 _BACKLOG = 1024
 # Seconds that a request which is cut off has to note that it was.
@@ -17,9 +15,13 @@ _LAST_WORDS = 0.5
 
 
 class Server:
-    """Gives every request to `handler`; at most `most_unsent` bytes of answers wait for clients to read them."""
+    """Gives every request to `handler`; at most `most_unsent` bytes of answers wait for clients to read them.
 
-    def __init__(self, handler: Handler, most_unsent: int) -> None:
+    A head may take `head_timeout` seconds from its first byte to its last.
+    """
+
+    def __init__(self, handler: Handler, most_unsent: int, head_timeout: float = 30.0) -> None:
+        self._head_timeout = head_timeout
         self._registry = Registry(handler, most_unsent)
         self._listener: asyncio.Server | None = None
         self._sweeper: asyncio.TimerHandle | None = None
@@ -78,7 +80,7 @@ class Server:
     def _sweep(self) -> None:
         now = asyncio.get_running_loop().time()
         for connection in list(self._registry.open):
-            late = connection.head_since and now - connection.head_since > HEAD_TIMEOUT
+            late = connection.head_since and now - connection.head_since > self._head_timeout
             if late or (connection.task is None and now - connection.since > KEEP_ALIVE):
                 connection.close()
         self._sweeper = asyncio.get_running_loop().call_later(_SWEEP, self._sweep)

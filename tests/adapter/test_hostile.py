@@ -1,6 +1,7 @@
 """Bytes that are made to be read in two ways, to last for ever, or to be too many: one answer, and the service unharmed."""
 
 import contextlib
+import itertools
 import re
 import socket
 import time
@@ -23,7 +24,7 @@ STATUS = re.compile(rb"^HTTP/1\.[01] (\d{3})", re.MULTILINE)
 def adapter(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Adapter]:
     secret = tmp_path_factory.mktemp("secret") / "secret"
     secret.write_text(SECRET)
-    settings = {"max_body": LIMIT, "request_timeout": 5}
+    settings = {"max_body": LIMIT, "max_connections": 60, "head_timeout": 1, "request_timeout": 5}
     with Adapter(tfs_grpc=NOWHERE, jwt_secret_file=secret, **settings) as running:
         yield running
 
@@ -145,6 +146,37 @@ def test_a_head_that_is_not_http_is_400_and_the_end(adapter: Adapter, head: tupl
 )
 def test_a_header_bomb_is_400_and_the_end(adapter: Adapter, bomb: tuple[str, bytes]) -> None:
     assert statuses(adapter, bomb[1] + SMUGGLED) == [400]
+
+
+def test_a_head_that_never_ends_is_cut_off(adapter: Adapter) -> None:
+    with connect(adapter) as connection, contextlib.suppress(ConnectionError):
+        connection.sendall(GET)
+        started = time.monotonic()
+        for number in itertools.count():  # slowloris: a header now and then
+            assert time.monotonic() - started < 20, "it goes on for ever"
+            connection.sendall(b"X-%d: a\r\n" % number)
+            connection.settimeout(0.2)
+            with contextlib.suppress(TimeoutError):
+                assert not STATUS.match(connection.recv(1024) or b"closed")
+                break
+
+
+def test_a_connection_that_sends_nothing_after_its_first_byte_is_cut_off(adapter: Adapter) -> None:
+    with connect(adapter) as connection:
+        connection.sendall(b"G")
+        connection.settimeout(20)
+        with contextlib.suppress(ConnectionError):
+            assert not STATUS.match(connection.recv(1024) or b"closed")
+
+
+def test_heads_that_never_end_do_not_keep_others_out(adapter: Adapter) -> None:
+    """Slowloris in numbers: more than the connections that may be open."""
+    with contextlib.ExitStack() as stack:
+        for _ in range(100):
+            stack.enter_context(connect(adapter)).sendall(GET)
+        deadline = time.monotonic() + 20
+        while adapter.request("GET", "/health/live").status != 200:
+            assert time.monotonic() < deadline, "the service stays full"
 
 
 def test_a_body_that_drips_ends_at_the_deadline(adapter: Adapter) -> None:

@@ -30,8 +30,10 @@ async def echo(request: Request) -> Answer:
 async def serve() -> AsyncIterator[Callable[..., Awaitable["Client"]]]:
     servers = []
 
-    async def started(handler: connection.Handler = echo, most_unsent: int = 1 << 30) -> "Client":
-        running = Server(handler, most_unsent)
+    async def started(
+        handler: connection.Handler = echo, most_unsent: int = 1 << 30, head_timeout: float = 30.0
+    ) -> "Client":
+        running = Server(handler, most_unsent, head_timeout)
         servers.append(running)
         return Client(running, *await asyncio.open_connection(*await running.listen("127.0.0.1", 0)))
 
@@ -301,8 +303,7 @@ async def test_an_idle_connection_ends_after_a_while_and_a_busy_one_does_not(ser
 
 async def test_a_head_that_takes_too_long_ends_the_connection(serve, monkeypatch):
     monkeypatch.setattr(server, "_SWEEP", 0.02)
-    monkeypatch.setattr(server, "HEAD_TIMEOUT", 0.1)
-    client = await serve()
+    client = await serve(head_timeout=0.1)
     client.send(b"POST /p HTTP/1.1\r\nHost: h\r\n")
     assert await client.closed()
 

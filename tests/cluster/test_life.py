@@ -1,6 +1,7 @@
 """The life of the two tasks as one on a real Nomad: what dies, hangs, ends or is moved, and what callers notice of it."""
 
 import asyncio
+import json
 import os
 import signal
 import time
@@ -12,7 +13,7 @@ import pytest
 
 from deploy.cluster.cluster import Cluster
 from tests.cluster.allocation import address, ended, events, health, processes, records
-from tests.cluster.client import Directory, Load, ask, is_ready, refused_for_now, session
+from tests.cluster.client import MODEL, QUESTION, Directory, Load, ask, is_ready, refused_for_now, session
 from tests.cluster.conftest import Service
 
 Deploy = Callable[..., Service]
@@ -129,6 +130,74 @@ async def test_a_hanging_model_server_is_unready_by_deadline_and_in_the_end_both
     assert same["ID"] == allocation["ID"]
 
 
+async def test_restarting_stopping_and_draining_instances_under_load_loses_no_request(
+    cluster: Cluster, deploy: Deploy, directory: Directory
+) -> None:
+    service = deploy("moved", count=2)
+    one, other = cluster.nomad.running(service.name)
+    assert one["NodeID"] != other["NodeID"], "the job spreads over the nodes"
+
+    async with Load(directory, service.name, rate=30, seconds=300) as load, session() as client:
+        await load.done(30)
+        # The hard case of a restart: a request is in flight when both tasks get their SIGTERM.
+        reader, writer = await half_a_request(address(cluster, one["ID"]))
+        restarted = asyncio.create_task(asyncio.to_thread(cluster.nomad.command, "alloc", "restart", one["ID"]))
+        await until_unready(client, address(cluster, one["ID"]))
+        writer.write(SECOND_HALF)
+        async with asyncio.timeout(20):
+            assert await reader.readline() == b"HTTP/1.1 200 OK\r\n"
+        writer.close()
+        await restarted
+        for task in ("adapter", "tfs"):
+            await asyncio.to_thread(cluster.nomad.restarted, one["ID"], task, 1, 60)
+        await asyncio.to_thread(cluster.consul.passing, service.name, 2, 60)
+
+        await asyncio.to_thread(cluster.nomad.command, "alloc", "stop", "-detach", one["ID"])
+        await ended(cluster, one["ID"], 60)
+        await asyncio.to_thread(cluster.consul.passing, service.name, 2, 60)
+
+        await asyncio.to_thread(cluster.nomad.command, "node", "drain", "-enable", "-yes", "-detach", other["NodeID"])
+        await ended(cluster, other["ID"], 60)
+        await asyncio.to_thread(cluster.nomad.command, "node", "drain", "-disable", "-yes", other["NodeID"])
+        await asyncio.to_thread(cluster.consul.passing, service.name, 2, 60)
+        await load.done(30)
+
+    assert not [call for call in load.calls if not call.correct]
+
+
+async def test_a_model_server_that_is_out_of_memory_is_named_as_such(cluster: Cluster, deploy: Deploy) -> None:
+    service = deploy("hungry", tfs_memory=256)
+    (allocation,) = cluster.nomad.running(service.name)
+    where = address(cluster, allocation["ID"])
+
+    async with session() as client, asyncio.TaskGroup() as group:
+        reason = group.create_task(reason_of(where, "out of memory"))
+        body = b'{"instances": [' + b"1," * 15_000_000 + b"1]}"  # 60 MB as floats, several times over
+        async with client.post(f"http://{where}{MODEL}", data=body) as answer:
+            assert answer.status == 503
+            assert "Retry-After" in answer.headers
+    killed = "Killed by SIGKILL: tensorflow_model_server, out of memory"
+    assert reason.result().endswith(killed)
+    assert [record["severity_text"] for record in records(cluster, allocation["ID"]) if record["body"] == killed] == [
+        "FATAL"
+    ]
+    await asyncio.to_thread(cluster.nomad.restarted, allocation["ID"], "tfs", 1, 60)
+
+
+BODY = json.dumps(QUESTION).encode()
+FIRST_HALF = f"POST {MODEL} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(BODY)}\r\n\r\n".encode() + BODY[:10]
+SECOND_HALF = BODY[10:]
+
+
+async def half_a_request(where: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """A request that stays in flight until its SECOND_HALF is sent."""
+    host, port = where.split(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    writer.write(FIRST_HALF)
+    await writer.drain()
+    return reader, writer
+
+
 async def until_ready(client: aiohttp.ClientSession, where: str) -> None:
     async with asyncio.timeout(60):
         while not await is_ready(client, where):
@@ -142,6 +211,16 @@ async def until_unready(client: aiohttp.ClientSession, where: str) -> float:
         while await is_ready(client, where):
             pass
     return time.monotonic() - began
+
+
+async def reason_of(where: str, words: str) -> str:
+    """What /health says of the check `tfs`, once it holds these words."""
+    async with asyncio.timeout(60), session() as client:
+        while True:
+            said = (await health(client, where)).get("checks", {}).get("tfs", {}).get("reason", "")
+            if words in said:
+                return str(said)
+            await asyncio.sleep(0.05)
 
 
 def replacement(cluster: Cluster, job: str, old: str) -> str:

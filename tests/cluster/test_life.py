@@ -3,18 +3,25 @@
 import asyncio
 import json
 import os
+import shutil
 import signal
 import time
 from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import aiohttp
 import pytest
 
+from deploy.bundle import pack
+from deploy.bundle.source import build
 from deploy.cluster.cluster import Cluster
+from deploy.cluster.process import ClusterError
 from tests.cluster.allocation import address, ended, events, health, processes, records
 from tests.cluster.client import MODEL, QUESTION, Directory, Load, ask, is_ready, refused_for_now, session
 from tests.cluster.conftest import Service
+from tests.cluster.jobfile import JOB, ROOT
 
 Deploy = Callable[..., Service]
 RESTARTS = 3  # as the job says
@@ -163,6 +170,32 @@ async def test_restarting_stopping_and_draining_instances_under_load_loses_no_re
         await load.done(30)
 
     assert not [call for call in load.calls if not call.correct]
+
+
+def test_a_model_that_cannot_be_loaded_fails_the_deployment_and_the_allocation_in_tensorflow_servings_own_words(
+    cluster: Cluster, sample: dict[str, object], stopped_afterwards: list[str], tmp_path: Path
+) -> None:
+    source = tmp_path / "source"
+    shutil.copytree(ROOT / "samples" / "half_plus_two", source)
+    parts = [
+        replace(part, content=b"not a model") if part.name.endswith("saved_model.pb") else part
+        for part in pack.parts(source, build(source))
+    ]
+    pack.write(parts, tmp_path / "corrupt.tar.zst", lambda _: None)
+    bundle = cluster.bundles.publish(tmp_path / "corrupt.tar.zst")
+    given = {**sample, "name": "corrupt", "bundle_url": bundle.url, "bundle_checksum": bundle.checksum}
+    stopped_afterwards.append("corrupt")
+    cluster.nomad.run(JOB, {**given, "healthy_deadline": 10})
+
+    first = replacement(cluster, "corrupt", "")
+    reason = asyncio.run(reason_of(address(cluster, first), "Read less bytes than requested"))
+    with pytest.raises(ClusterError, match="deployment of corrupt: failed"):
+        cluster.nomad.deployed("corrupt", seconds=150)
+    assert cluster.nomad.failed("corrupt", seconds=150) == first
+    found = cluster.nomad.api.get(f"/allocation/{first}")
+    assert found["TaskStates"]["tfs"]["Failed"]
+    assert "Sibling Task Failed" in events(found, "adapter")
+    assert [each for each in records(cluster, first) if each["body"] and each["body"] in reason]
 
 
 async def test_a_model_server_that_is_out_of_memory_is_named_as_such(cluster: Cluster, deploy: Deploy) -> None:

@@ -52,6 +52,7 @@ class Registry:
         self.handler = handler
         self.loop = asyncio.get_running_loop()
         self.open: set[Connection] = set()
+        self.one_less = asyncio.Event()
         self.most_unsent = most_unsent
         self.unsent = 0
 
@@ -116,6 +117,7 @@ class Connection(BaseProtocol):
         super().connection_lost(exc)
         self._ending = True
         self._registry.open.discard(self)
+        self._registry.one_less.set()
         self._queue.clear()
         if self.task is not None:
             self.task.cancel()

@@ -1,6 +1,7 @@
 """Listens, and keeps the connections: how many there are, which have been idle for too long, how all of them end."""
 
 import asyncio
+import contextlib
 import socket
 import ssl
 
@@ -61,14 +62,24 @@ class Server:
             connection.close()
 
     async def shutdown(self, timeout: float | None) -> None:
-        """Wait for requests in flight, then cut them off; None: wait for them without end."""
+        """Wait until requests in flight are answered and the answers have left, then cut off; None: wait without end."""
         tasks = [connection.task for connection in self._registry.open if connection.task is not None]
-        if tasks:
-            await asyncio.wait(tasks, timeout=timeout)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout):
+                if tasks:
+                    await asyncio.wait(tasks)
+                await self._all_left()
         for connection in list(self._registry.open):
             connection.cut_off()
         if tasks:
             await asyncio.wait(tasks, timeout=_LAST_WORDS)
+
+    async def _all_left(self) -> None:
+        """An answer that is given may still wait in its transport for the client to read."""
+        self.pre_shutdown()
+        while self._registry.open:
+            self._registry.one_less.clear()
+            await self._registry.one_less.wait()
 
     async def close(self) -> None:
         """Listen no more and end what is left."""

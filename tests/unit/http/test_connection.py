@@ -1,6 +1,7 @@
 """What a connection makes of the bytes that come, and when it ends."""
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
@@ -320,6 +321,28 @@ async def test_at_the_end_a_body_on_its_way_is_still_taken_and_answered(serve):
     assert (await client.answer())[1] == b"/p three"
     assert await client.closed()
     await ended
+
+
+async def test_at_the_end_an_answer_that_is_given_is_read_to_its_last_byte(serve):
+    given = asyncio.Event()
+
+    async def handler(request: Request) -> Answer:
+        request.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        given.set()
+        return Answer(200, bytes(60_000), {})
+
+    client = await serve(handler)
+    with socket.socket() as slow:
+        slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        slow.connect(client.writer.get_extra_info("peername"))
+        slow.sendall(b"GET /p HTTP/1.1\r\nHost: x\r\n\r\n")
+        await given.wait()
+        ended = asyncio.create_task(client.server.shutdown(None))
+        done, _ = await asyncio.wait({ended}, timeout=0.1)
+        assert not done, "the answer was to wait for its reader"
+        answer = await asyncio.to_thread(lambda: b"".join(iter(lambda: slow.recv(65_536), b"")))
+    await ended
+    assert answer.endswith(b"\r\n\r\n" + bytes(60_000))
 
 
 async def test_at_the_end_a_request_that_takes_too_long_is_cut_off(serve):

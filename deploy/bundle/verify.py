@@ -5,6 +5,7 @@ packed; nothing is unpacked but `bundle.toml` and the models' descriptions, into
 """
 
 import hashlib
+import os
 import re
 import tempfile
 from collections.abc import Callable, Iterator
@@ -120,11 +121,17 @@ def look(path: Path) -> Contents:
 def _described(path: Path) -> Iterator[tuple[Path, dict[str, int]]]:
     """A directory with the bundle's description in it, and the names and sizes of all files."""
     if path.is_dir():
-        yield path, {p.relative_to(path).as_posix(): p.stat().st_size for p in path.rglob("*") if p.is_file()}
+        yield path, _sizes(path)
         return
     with tempfile.TemporaryDirectory(prefix="tandem-") as directory:
         top = Path(directory) / "bundle"
         yield top, archive.unpack(path, top, lambda entry: bool(DESCRIPTION.fullmatch(entry.name)))
+
+
+def _sizes(top: Path) -> dict[str, int]:
+    """The files of a source, whose models may be links to where they were trained."""
+    below = (Path(folder) / name for folder, _, names in os.walk(top, followlinks=True) for name in names)
+    return {path.relative_to(top).as_posix(): path.stat().st_size for path in below if path.is_file()}
 
 
 def _lacking(manifest: Manifest, files: dict[str, int]) -> list[str]:

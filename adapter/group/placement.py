@@ -53,6 +53,8 @@ async def read(socket: Path, allocation: str) -> Placement:
                 f"http://task-api/v1/allocation/{allocation}", headers={"X-Nomad-Token": _token(socket)}
             ) as answer,
         ):
+            if answer.status == 404:  # the embedded group's, which has no jobs to tell of
+                return Placement()
             if answer.status != 200:
                 raise aiohttp.ClientError(f"{answer.status} {(await answer.text())[:200]}")
             found = msgspec.json.decode(await answer.read(), type=_Allocation)

@@ -226,6 +226,17 @@ def test_a_packed_bundle_runs_like_its_source(source: Path, tmp_path: Path) -> N
         assert run.interrupt() == 0
 
 
+def test_a_model_answers_by_the_labels_that_its_bundle_gives(source: Path, tmp_path: Path) -> None:
+    with (source / "bundle.toml").open("a") as manifest:
+        manifest.write("labels = { stable = 1 }\n")
+    with Run(source, tmp_path / "tandem") as run:
+        run.wait_for(r"REST +http")
+        body = '{"instances": [1.0]}'
+        assert run.get("/v1/models/half_plus_two/labels/stable:predict", body) == (200, b'{"predictions":[2.5]}')
+        assert run.get("/v1/models/half_plus_two/labels/canary:predict", body)[0] == 400
+        assert run.interrupt() == 0
+
+
 @pytest.mark.parametrize(
     ("manifest", "named"),
     [

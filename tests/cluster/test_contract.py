@@ -83,7 +83,8 @@ def test_a_release_is_recorded_once_with_the_jobs_version_and_the_service_keeps_
             assert release["bundle"]["checksum"] == service.variables["bundle_checksum"]
             running = get(address, "/changes/current")
             assert running["id"] == release["id"]
-            assert running["instance"]["node"] == "node-1"
+            allocation = cluster.nomad.api.get(f"/allocation/{running['instance']['allocation']}")
+            assert running["instance"]["node"] == allocation["NodeName"]
         command = [sys.executable, "-m", "deploy.cli", "check", f"http://{instances[0]}"]
         checked = subprocess.run(command, capture_output=True, text=True)
         assert checked.returncode == 0, checked.stdout

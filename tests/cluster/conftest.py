@@ -48,7 +48,7 @@ def cluster() -> Iterator[Cluster]:
         if Cluster.found() is not None:
             _give_up("`make cluster` runs one already, which `make cluster-down` stops")
         before = Residue.now()
-        running = Cluster.start(clients=2)
+        running = Cluster.start()
         try:
             yield running
         finally:

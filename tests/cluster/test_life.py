@@ -167,41 +167,6 @@ async def test_a_hanging_model_server_is_unready_by_deadline_and_in_the_end_both
     assert same["ID"] == allocation["ID"]
 
 
-async def test_restarting_stopping_and_draining_instances_under_load_loses_no_request(
-    cluster: Cluster, deploy: Deploy, directory: Directory
-) -> None:
-    service = deploy("moved", count=2)
-    one, other = cluster.nomad.running(service.name)
-    assert one["NodeID"] != other["NodeID"], "the job spreads over the nodes"
-
-    async with Load(directory, service.name, rate=30, seconds=300) as load, session() as client:
-        await load.done(30)
-        # The hard case of a restart: a request is in flight when both tasks get their SIGTERM.
-        reader, writer = await half_a_request(address(cluster, one["ID"]))
-        restarted = asyncio.create_task(asyncio.to_thread(cluster.nomad.command, "alloc", "restart", one["ID"]))
-        await until_unready(client, address(cluster, one["ID"]))
-        writer.write(SECOND_HALF)
-        async with asyncio.timeout(20):
-            assert await reader.readline() == b"HTTP/1.1 200 OK\r\n"
-        writer.close()
-        await restarted
-        for task in ("adapter", "tfs"):
-            await asyncio.to_thread(cluster.nomad.restarted, one["ID"], task, 1, 60)
-        await asyncio.to_thread(cluster.consul.passing, service.name, 2, 60)
-
-        await asyncio.to_thread(cluster.nomad.command, "alloc", "stop", "-detach", one["ID"])
-        await ended(cluster, one["ID"], 60)
-        await asyncio.to_thread(cluster.consul.passing, service.name, 2, 60)
-
-        await asyncio.to_thread(cluster.nomad.command, "node", "drain", "-enable", "-yes", "-detach", other["NodeID"])
-        await ended(cluster, other["ID"], 60)
-        await asyncio.to_thread(cluster.nomad.command, "node", "drain", "-disable", "-yes", other["NodeID"])
-        await asyncio.to_thread(cluster.consul.passing, service.name, 2, 60)
-        await load.done(30)
-
-    assert not [call for call in load.calls if not call.correct]
-
-
 def test_a_model_that_cannot_be_loaded_fails_the_deployment_and_the_allocation_in_tensorflow_servings_own_words(
     cluster: Cluster, sample: dict[str, object], stopped_afterwards: list[str], tmp_path: Path
 ) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.golden.conftest import DATA
-from tests.servers import ModelServer
+from tests.servers import ModelServer, free_port
 
 HALF_PLUS_TWO = DATA / "models" / "half_plus_two"
 MULTI = DATA / "models" / "multi"
@@ -29,6 +29,17 @@ def server(bundle: Path) -> Iterator[ModelServer]:
     """A model server that serves the bundle's model; tests may kill it."""
     flags = ["--model_name=half_plus_two", f"--model_base_path={bundle / 'models' / 'half_plus_two'}"]
     with ModelServer(*flags, "--grpc_max_threads=8") as running:
+        yield running
+
+
+@pytest.fixture
+def monitored(bundle: Path) -> Iterator[ModelServer]:
+    """A model server that serves the bundle's model and has a monitoring page; tests may kill it."""
+    port = free_port()
+    flags = ["--model_name=half_plus_two", f"--model_base_path={bundle / 'models' / 'half_plus_two'}"]
+    flags += [f"--rest_api_port={port}", f"--monitoring_config_file={DATA / 'monitoring.config'}"]
+    with ModelServer(*flags, ready="Exporting HTTP/REST API") as running:
+        running.rest_port = port
         yield running
 
 

@@ -14,23 +14,12 @@ import pytest
 from tests.adapters import Adapter
 from tests.golden.conftest import DATA
 from tests.metrics import Page, promtool_complaints, read_openmetrics, read_text, value
-from tests.servers import ModelServer, free_port
+from tests.servers import ModelServer
 
 OPENMETRICS = {"Accept": "application/openmetrics-text; version=1.0.0"}
 RECORDED = (DATA / "metrics_after_rest.txt").read_bytes()
 PATH = "/monitoring/prometheus/metrics"
 PREDICTED = "tensorflow_serving_request_count_total"
-
-
-@pytest.fixture
-def monitored(bundle: Path) -> Iterator[ModelServer]:
-    """A model server that serves the bundle's model and has a monitoring page; tests may kill it."""
-    port = free_port()
-    flags = ["--model_name=half_plus_two", f"--model_base_path={bundle / 'models' / 'half_plus_two'}"]
-    flags += [f"--rest_api_port={port}", f"--monitoring_config_file={DATA / 'monitoring.config'}"]
-    with ModelServer(*flags, ready="Exporting HTTP/REST API") as running:
-        running.rest_port = port
-        yield running
 
 
 @pytest.fixture

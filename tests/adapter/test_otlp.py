@@ -10,9 +10,8 @@ import pytest
 
 from tests.adapters import Adapter, event
 from tests.collector import Collector, Json
-from tests.golden.conftest import DATA
 from tests.metrics import Page, read_openmetrics, read_text, value
-from tests.servers import ModelServer, free_port
+from tests.servers import ModelServer
 
 TRACE, CALLER = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 PARENT = f"00-{TRACE}-{CALLER}-01"
@@ -26,17 +25,6 @@ LOG_LINE = b"2026-11-22 13:57:24.343859: W tensorflow_serving/core/a.cc:7] said 
 @pytest.fixture
 def collector() -> Iterator[Collector]:
     with Collector() as running:
-        yield running
-
-
-@pytest.fixture
-def monitored(bundle: Path) -> Iterator[ModelServer]:
-    """A model server that serves the bundle's model and has a monitoring page."""
-    port = free_port()
-    flags = ["--model_name=half_plus_two", f"--model_base_path={bundle / 'models' / 'half_plus_two'}"]
-    flags += [f"--rest_api_port={port}", f"--monitoring_config_file={DATA / 'monitoring.config'}"]
-    with ModelServer(*flags, ready="Exporting HTTP/REST API") as running:
-        running.rest_port = port
         yield running
 
 

@@ -1,7 +1,6 @@
 """The life of the two tasks as one on a real Nomad: what dies, hangs, ends or is moved, and what callers notice of it."""
 
 import asyncio
-import json
 import os
 import shutil
 import signal
@@ -19,7 +18,7 @@ from deploy.bundle.source import build
 from deploy.cluster.cluster import Cluster
 from deploy.cluster.process import ClusterError
 from tests.cluster.allocation import address, ended, events, health, processes, records
-from tests.cluster.client import MODEL, QUESTION, Directory, Load, ask, is_ready, refused_for_now, session
+from tests.cluster.client import MODEL, Directory, Load, ask, is_ready, refused_for_now, session
 from tests.cluster.conftest import Service
 from tests.cluster.jobfile import JOB, ROOT
 
@@ -210,20 +209,6 @@ async def test_a_model_server_that_is_out_of_memory_is_named_as_such(cluster: Cl
         "FATAL"
     ]
     await asyncio.to_thread(cluster.nomad.restarted, allocation["ID"], "tfs", 1, 60)
-
-
-BODY = json.dumps(QUESTION).encode()
-FIRST_HALF = f"POST {MODEL} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(BODY)}\r\n\r\n".encode() + BODY[:10]
-SECOND_HALF = BODY[10:]
-
-
-async def half_a_request(where: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-    """A request that stays in flight until its SECOND_HALF is sent."""
-    host, port = where.split(":")
-    reader, writer = await asyncio.open_connection(host, int(port))
-    writer.write(FIRST_HALF)
-    await writer.drain()
-    return reader, writer
 
 
 async def until_ready(client: aiohttp.ClientSession, where: str) -> None:

@@ -115,16 +115,14 @@ async def serve(settings: Settings, bundle: manifest.Manifest | None, stream: Lo
     own = Server(chain.ungated(), settings.max_body_total)
     warm_up = WarmUp(requests, own, settings.request_timeout) if requests else None
     watcher = Watcher(group, connection, models, transitions.tell, warm_up)
+    if scraper is not None:
+        scraper.on_failed = watcher.look
     registration = registration_of(settings, group, running, consul, address[1])
-    parts = (watcher, changes, audit, service, registration)
+    parts = (watcher, changes, audit, service, registration, _tailer(settings, stream, watcher, said))
     background = [asyncio.create_task(part.run()) for part in parts if part is not None]
     if access.anything_to_follow:
         access.observe = lambda results: transitions.tell(group.observe(results, time.time()))
         background.append(asyncio.create_task(access.run()))
-    if settings.tfs_logs:
-        tailer = Tailer(Path(settings.tfs_logs), stream, watcher.note_failure, said=said)
-        background.append(asyncio.create_task(tailer.run()))
-
     background.append(asyncio.create_task(otlp.run(metrics.REGISTRY, scraper)))
     for task in background:
         task.add_done_callback(partial(_failed, drain))
@@ -211,6 +209,15 @@ def _said_before(settings: Settings, stream: LogStream) -> Mapping[str, tuple[in
     if own.torn:
         stream.mend()
     return own.said()
+
+
+def _tailer(
+    settings: Settings, stream: LogStream, watcher: Watcher, said: Mapping[str, tuple[int, int]]
+) -> Tailer | None:
+    """What follows TensorFlow Serving's log, where there are files of it; failures that it finds there are the watcher's."""
+    if not settings.tfs_logs:
+        return None
+    return Tailer(Path(settings.tfs_logs), stream, watcher.note_failure, said=said)
 
 
 async def _close(*parts: Connection | Scraper | Agent | Audit | None) -> None:

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -36,16 +36,19 @@ class Adapter:
         adapter.request("GET", "/health")
 
     Entering waits until it listens; `ready()` waits until the group is ready. `records` holds its log so far; what it
-    writes goes to `keep`, too, as a platform would keep it.
+    writes goes to `keep`, too, as a platform would keep it. `program` are Python's arguments, for a test that starts it
+    otherwise.
     """
 
     def __init__(
         self,
         environment: Mapping[str, str] | None = None,
         keep: Callable[[bytes], None] | None = None,
+        program: Sequence[str] = ("-m", "adapter"),
         **settings: object,
     ) -> None:
         self._keep = keep
+        self._program = program
         self._environment = {f"ADAPTER_{name.upper()}": str(value) for name, value in settings.items()}
         self._environment.setdefault("ADAPTER_HOST", "127.0.0.1")
         self._environment.setdefault("ADAPTER_PORT", "0")
@@ -57,7 +60,7 @@ class Adapter:
 
     def __enter__(self) -> Self:
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "adapter"],
+            [sys.executable, *self._program],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             env={**os.environ, **self._environment},

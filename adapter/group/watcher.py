@@ -2,7 +2,7 @@
 
 TFS's own gRPC health service is no help: it says SERVING once and never changes (model_servers/server.cc). So the model
 status is asked: often while something changes, seldom while all is well, and at once when something hints at a change:
-the connection is lost, a call fails, TFS's log tells of a failure, its monitoring page is gone.
+the connection is lost, a call fails, TFS's log tells of a failure, its monitoring page cannot be had.
 
     interval   0.1 s until ready, and for a minute of not being ready; then, and while ready, 0.5 s
     dead       noticed with the connection, within milliseconds

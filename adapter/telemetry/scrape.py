@@ -1,13 +1,14 @@
 """TensorFlow Serving's monitoring page, fetched when ours is asked for: nothing is kept in between.
 
 A page that doesn't come within the time, or isn't one, leaves its series out and says so in `tandem_tfs_scrape_up`
-(`tandem_tfs_up` is the view over gRPC). However many ask at one time, one fetch serves them all.
+(`tandem_tfs_up` is the view over gRPC). It hints that something has changed (`on_failed`); a page that comes proves
+nothing, for it is served by other threads than predictions are. However many ask at one time, one fetch serves them all.
 """
 
 import asyncio
 import logging
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 import aiohttp
 from prometheus_client import CollectorRegistry, Gauge
@@ -37,6 +38,8 @@ class Scraper:
         self._running: asyncio.Task[Sequence[Family]] | None = None
         self._turns = Turns()
         self._problem: str | None = None
+        self.on_failed: Callable[[], None] = lambda: None
+        """Called whenever the page could not be had."""
         self._up = Gauge(
             "tandem_tfs_scrape_up",
             "1 if TensorFlow Serving's monitoring page came in time and its series are on this page.",
@@ -81,6 +84,8 @@ class Scraper:
         except (aiohttp.ClientError, OSError, _NotThePage) as error:
             problem = str(error) or type(error).__name__
         self._say(problem)
+        if problem is not None:
+            self.on_failed()
         self._up.set(0 if problem else 1)
         self._seconds.set(time.perf_counter() - started)
         self._samples.set(result.samples)

@@ -1,6 +1,7 @@
 """One metrics page of two tasks: the real adapter beside a real model server with its monitoring page."""
 
 import http.server
+import signal
 import socket
 import threading
 import time
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.adapters import Adapter
+from tests.adapters import Adapter, state
 from tests.golden.conftest import DATA
 from tests.metrics import Page, promtool_complaints, read_openmetrics, read_text, value
 from tests.servers import ModelServer
@@ -95,6 +96,33 @@ def test_when_tfs_is_gone_its_series_are_too_and_the_page_still_comes_at_once(
     page = page_of(adapter)
     assert theirs(page)
     assert value(page, "tandem_tfs_scrape_up") == 1
+
+
+# The adapter as it is, but for a watcher that asks once and then waits to be told.
+UNASKED = (
+    "from adapter.group import watcher; watcher.STEADY_SECONDS = 3600.0; from adapter.__main__ import main; main()"
+)
+
+
+def test_a_page_that_does_not_come_makes_the_group_look_at_tfs_at_once(monitored: ModelServer, bundle: Path) -> None:
+    """A stopped process keeps its connection: nothing but the page tells of it before the watcher's next question."""
+    url = f"http://127.0.0.1:{monitored.rest_port}{PATH}"
+    with Adapter(program=("-c", UNASKED), tfs_grpc=monitored.target, bundle=bundle, tfs_metrics_url=url) as adapter:
+        adapter.ready()
+        monitored.process.send_signal(signal.SIGSTOP)
+        assert value(page_of(adapter), "tandem_tfs_scrape_up") == 0
+        degraded = adapter.wait_for(state("degraded"))
+        assert adapter.request("GET", "/health/ready").status == 503
+        monitored.process.send_signal(signal.SIGCONT)
+        adapter.wait_for(state("ready"), after=adapter.records.index(degraded))
+    assert "TensorFlow Serving does not answer within 0.4 s" in degraded["body"]
+
+
+def test_a_page_that_comes_is_no_proof_of_readiness() -> None:
+    with scraping(_Pages(body=RECORDED)) as adapter:
+        assert value(page_of(adapter), "tandem_tfs_scrape_up") == 1
+        assert adapter.request("GET", "/health/ready").status == 503
+        assert adapter.request("GET", "/health").json["state"] == "starting"
 
 
 def test_without_a_monitoring_page_the_adapters_figures_stand_alone(server: ModelServer, bundle: Path) -> None:

@@ -55,6 +55,7 @@ from adapter.telemetry.tailer import Tailer
 from adapter.telemetry.traces import Nowhere, Tracer
 
 if TYPE_CHECKING:
+    from adapter.telemetry.handler_spans import HandlerSpans
     from adapter.telemetry.otlp import Otlp
 
 log = logging.getLogger(__name__)
@@ -86,7 +87,7 @@ async def serve(settings: Settings, bundle: manifest.Manifest | None, stream: Lo
     consul = agent(settings)
     changes = Changes(group, running, history(settings, consul, running.service))
     routes = contract(bundle, group, bodies, drain, changes, scraper, access.demand)
-    service = _service(settings, bundle, plane, group, drain)
+    service = _service(settings, bundle, plane, group, drain, otlp.handlers)
     _own(routes, bundle, service, bodies, access.demand)
     audit = audit_of(settings, stream, running, bodies)
     chain = Chain(
@@ -150,7 +151,12 @@ async def serve(settings: Settings, bundle: manifest.Manifest | None, stream: Lo
 
 
 def _service(
-    settings: Settings, bundle: manifest.Manifest | None, plane: DataPlane, group: Group, drain: Drain
+    settings: Settings,
+    bundle: manifest.Manifest | None,
+    plane: DataPlane,
+    group: Group,
+    drain: Drain,
+    spans: "HandlerSpans | None",
 ) -> Service | None:
     """What runs the bundle's handler and compares the bundle with its models, where it has anything of that."""
     if bundle is None or not bundle_checks(bundle):
@@ -163,6 +169,7 @@ def _service(
         max_memory=(settings.max_memory << 20) or memory.bound() * 9 // 10,
         tell=lambda results: transitions.tell(group.observe(results, time.time())),
         end=drain.fail,
+        spans=spans,
     )
 
 

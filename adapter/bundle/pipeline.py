@@ -82,6 +82,8 @@ class Call(Context):
         self.served: dict[str, int] = {}
         self.trace: Trace | None = None
         """The request's, of which each inference is a part."""
+        self.innermost: Callable[[Trace], Trace] | None = None
+        """Where in its trace a sampled request is now: in the span that its handler has begun."""
 
     async def infer(self, model: str, inputs: Mapping[str, Any], *, signature: str = "") -> dict[str, Array]:
         """Run one of the bundle's models."""
@@ -96,7 +98,10 @@ class Call(Context):
             given = tensors.to_tensors(inputs, endpoint.signature, 0)
         except Misfit as error:
             raise Misfit(f"ctx.infer({model!r}): {error}") from None
-        prediction = await self._over_there(self._plane.predict(endpoint, given, self._deadline, self.trace))
+        trace = self.trace
+        if trace is not None and trace.sampled and self.innermost is not None:
+            trace = self.innermost(trace)
+        prediction = await self._over_there(self._plane.predict(endpoint, given, self._deadline, trace))
         self.served[model] = prediction.version
         return tensors.to_arrays(prediction.outputs)
 

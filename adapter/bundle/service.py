@@ -14,9 +14,9 @@ import os
 import threading
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from adapter import memory
 from adapter.bundle import loading, prints, tensors
@@ -35,6 +35,10 @@ from adapter.inference import tensor
 from adapter.inference.plane import DataPlane
 from adapter.inference.signatures import Servable
 from adapter.inference.tensor import Signature, Tensor
+from adapter.telemetry.traces import Trace
+
+if TYPE_CHECKING:
+    from adapter.telemetry.handler_spans import HandlerSpans
 
 log = logging.getLogger(__name__)
 
@@ -48,6 +52,7 @@ PATIENCE = 30.0
 BLOCKED = 5.0
 """How long beyond its time limit a call may keep a thread, or the handler's loop be silent."""
 GOODBYE = 5.0
+_NO_TRACE = nullcontext()
 # An inline step that takes longer than `SLOW` seconds is a strike, a fast one takes a hundredth off; three are out.
 SLOW = 0.005
 STRIKES = 3.0
@@ -55,7 +60,10 @@ FORGIVEN = 0.01
 
 
 class Service:
-    """The handler of `bundle`, unpacked at `directory`, over `plane`. `tell` takes the checks, `end` stops the service."""
+    """The handler of `bundle`, unpacked at `directory`, over `plane`. `tell` takes the checks, `end` stops the service.
+
+    With `spans`, those that the handler makes join its request's trace.
+    """
 
     def __init__(
         self,
@@ -67,6 +75,7 @@ class Service:
         max_memory: int,
         tell: Callable[[Results], None],
         end: Callable[[str], None],
+        spans: "HandlerSpans | None" = None,
     ) -> None:
         self._directory = directory
         self._bundle = bundle
@@ -76,6 +85,7 @@ class Service:
         self._blanking = prints.capture(os.environ) if bundle.handler else None
         self._tell = tell
         self._end = end
+        self._spans = spans
         self._name = bundle.handler or ""
         self._versions = {model.name: model.version for model in bundle.models}
         self._limit = bundle.limits.timeout or float("inf")
@@ -121,11 +131,12 @@ class Service:
             exchange.ask_for(model)
         exchange.deadline = min(exchange.deadline, self._loop.time() + self._limit)
         try:
-            if self._inline:
-                return await self._inlined(interface, exchange, content_type, body)
-            return await self._in_time(
-                self._piped if interface.is_pipeline else self._threaded, interface, exchange, content_type, body
-            )
+            with self._in_its_trace(exchange.trace):
+                if self._inline:
+                    return await self._inlined(interface, exchange, content_type, body)
+                return await self._in_time(
+                    self._piped if interface.is_pipeline else self._threaded, interface, exchange, content_type, body
+                )
         except BadInput as error:
             raise Refused(error.status, _place(error) + error.message) from None
         except CallFailed as error:
@@ -152,6 +163,12 @@ class Service:
             self._handlers_loop.stop()
 
     # The three ways.
+
+    def _in_its_trace(self, trace: Trace | None) -> AbstractContextManager[None]:
+        """Around the handler: spans that it makes belong to the request, where anybody wants them."""
+        if self._spans is None or trace is None or not trace.sampled:
+            return _NO_TRACE
+        return self._spans.around(trace)
 
     async def _in_time(
         self, way: Way, interface: Interface, exchange: Exchange, content_type: str, body: bytes
@@ -203,6 +220,7 @@ class Service:
         assert self._handlers_loop is not None  # noqa: S101 - likewise
         call = Call(self._plane, self._workers, self._versions, exchange.request_id, self._directory, exchange.deadline)
         call.trace = exchange.trace
+        call.innermost = self._spans.innermost if self._spans is not None else None
 
         async def predict() -> bytes:
             return await interface.predict(call, interface.read(content_type, body))

@@ -65,17 +65,16 @@ class Batches(Generic[T]):
         self._thread.start()
 
     def add(self, item: T) -> None:
-        """Queue it; from the event loop alone. Costs a fraction of a microsecond, whatever the collector does."""
+        """Queue it, from any thread. Costs a fraction of a microsecond, whatever the collector does."""
         queue = self._queue
-        if len(queue) >= self._bounds.queue:
+        while len(queue) >= self._bounds.queue:
             try:
                 queue.popleft()
             except IndexError:  # just now taken
-                pass
-            else:
-                self._dropped.inc()
+                break
+            self._dropped.inc()
         queue.append(item)
-        if len(queue) == self._bounds.batch:
+        if len(queue) >= self._bounds.batch and not self._more.is_set():
             self._more.set()
 
     def close(self, seconds: float) -> None:

@@ -91,6 +91,8 @@ class LogStream:
         self.dropped = 0
         self.export: Callable[[Entry], None] | None = None
         """Takes every record once more, for OTLP."""
+        self.innermost: Callable[[Trace], Trace] | None = None
+        """A sampled request's trace at the span that its handler is in now."""
 
     def start(self) -> None:
         """Buffer from now on; call it inside the running event loop."""
@@ -193,6 +195,8 @@ class CommonHandler(logging.Handler):
             attributes["exception.message"] = str(error)[:MAX_BODY]
             attributes["exception.stacktrace"] = logging.Formatter().formatException(record.exc_info)[:MAX_BODY]
         trace = request.trace if request is not None else None
+        if trace is not None and trace.sampled and self._stream.innermost is not None:
+            trace = self._stream.innermost(trace)
         self._stream.write_from_anywhere(
             record.levelname, record.getMessage(), attributes, int(record.created * 1e9), trace
         )

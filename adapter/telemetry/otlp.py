@@ -25,6 +25,7 @@ from prometheus_client import CollectorRegistry
 import adapter
 from adapter.telemetry import otlp_metrics
 from adapter.telemetry.batches import Batches, Bounds, bounds
+from adapter.telemetry.handler_spans import HandlerSpans
 from adapter.telemetry.logs import SEVERITY_NUMBER, SEVERITY_TEXT, Entry, LogStream
 from adapter.telemetry.metrics import TfsLife
 from adapter.telemetry.otel_env import OtelEnvironment, Protocol
@@ -41,7 +42,10 @@ log = logging.getLogger(__name__)
 
 
 class Otlp:
-    """The signals of `environment`, under the log's resource. `span` takes finished spans, None if traces do not leave."""
+    """The signals of `environment`, under the log's resource.
+
+    `span` takes finished spans and `handlers` is about those that a bundle's handler makes; None if traces do not leave.
+    """
 
     def __init__(self, environment: OtelEnvironment, environ: Mapping[str, str], stream: LogStream) -> None:
         sys.setswitchinterval(_SWITCH_SECONDS)
@@ -53,14 +57,17 @@ class Otlp:
         self._interval = _seconds(environ.get("OTEL_METRIC_EXPORT_INTERVAL"), 60.0)
         self._stream = stream
         self.span: Callable[[Span], None] | None = None
+        self.handlers: HandlerSpans | None = None
         protocols = environment.signals
         if "traces" in protocols:
             spans = _spans(protocols["traces"])
-            self.span = self._batches(
+            self.span = add = self._batches(
                 "traces",
                 lambda batch: spans.export([_span(span, sdk) for span in batch]) is SpanExportResult.SUCCESS,
                 bounds(environ, "OTEL_BSP", Bounds()),
             ).add
+            self.handlers = HandlerSpans(add, sdk, environment.sampling)
+            stream.innermost = self.handlers.innermost
         if "logs" in protocols:
             records = _logs(protocols["logs"])
             stream.export = self._batches(
@@ -151,7 +158,9 @@ def _metrics(protocol: Protocol) -> MetricExporter:
     return http.OTLPMetricExporter()
 
 
-def _span(span: Span, resource: Resource) -> ReadableSpan:
+def _span(span: Span | ReadableSpan, resource: Resource) -> ReadableSpan:
+    if isinstance(span, ReadableSpan):  # a handler's own
+        return span
     parent = _context(Ids(span.ids.trace_id, span.parent), remote=span.kind == "SERVER") if span.parent else None
     return ReadableSpan(
         span.name,

@@ -72,11 +72,18 @@ class Trace:
         self.shared: Ids | None = None
         """The span of the call that it shared with the trace that this one belongs to."""
 
+    def at(self, span_id: str) -> "Trace":
+        """The same, at a span below its server span."""
+        inner = Trace(self.tracer, self.trace_id, span_id, self.span_id, self.sampled, self.state)
+        inner.baggage = self.baggage
+        return inner
+
 
 class Nowhere:
     """Where no collector is configured: in the place of `otlp.Otlp`, which is not loaded then."""
 
     span: Callable[[Span], None] | None = None
+    handlers: None = None
 
     async def run(self, *_: object) -> None:
         """Nothing is pushed."""

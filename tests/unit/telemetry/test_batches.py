@@ -57,6 +57,29 @@ def test_a_full_queue_loses_its_oldest_and_counts_them() -> None:
     assert counts("b") == (15, 20)
 
 
+def test_many_threads_may_add_at_one_time_and_every_item_is_sent_or_counted() -> None:
+    collector = Collector()
+    collector.gate.set()
+    batches = Batches("e", collector, Bounds(queue=50, batch=10, delay=60), lambda: "")
+    start = threading.Barrier(4)
+
+    def add(first: int) -> None:
+        start.wait(30)
+        for number in range(first, first + 2000):
+            batches.add(number)
+
+    threads = [threading.Thread(target=add, args=(first,)) for first in range(0, 8000, 2000)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    batches.close(30)
+    sent = [number for batch in collector.batches for number in batch]
+    exported, dropped = counts("e")
+    assert len(sent) == len(set(sent)) == exported
+    assert exported + dropped == 8000
+
+
 def test_what_the_collector_does_not_take_is_counted_and_said_once(caplog: pytest.LogCaptureFixture) -> None:
     collector = Collector()
     collector.gate.set()

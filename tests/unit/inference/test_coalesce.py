@@ -1,7 +1,9 @@
 """Coalescing: many requests, one call, and each gets what it would have got alone."""
 
 import asyncio
+import itertools
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -200,45 +202,137 @@ async def test_an_output_without_the_batch_dimension_is_asked_for_one_by_one() -
     assert calls == [1, 2, 1, 1]
 
 
-request = st.tuples(
-    st.lists(st.floats(-1e6, 1e6, width=32), min_size=1, max_size=5),
-    st.sampled_from(["good", "good", "good", "bad", "cancelled"]),
-    st.integers(0, 3),
+class VirtualTime(asyncio.SelectorEventLoop):
+    """An event loop on which nobody waits: when all sleep, it is at once as late as the first one wants to wake."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._moment = 0.0
+        select = self._selector.select  # type: ignore[attr-defined]
+
+        def at_once(timeout: float | None = None) -> object:
+            assert timeout is not None, "nobody will ever wake"
+            self._moment += timeout
+            return select(0)
+
+        self._selector.select = at_once  # type: ignore[attr-defined]
+
+    def time(self) -> float:
+        return self._moment
+
+
+class TimedModel(Model):
+    """The same, but each call takes as long as is drawn for it, and fails at its deadline as gRPC does.
+
+    `deadlines` are the requests' own: a call has one of them, and none that nobody asked for.
+    """
+
+    def __init__(self, durations: list[float]) -> None:
+        super().__init__()
+        self._durations = itertools.cycle(durations)
+        self.deadlines: set[float] = set()
+        self.gate.set()
+
+    async def __call__(
+        self, endpoint: Endpoint, inputs: Mapping[str, Tensor], deadline: float, traces: Traces
+    ) -> Prediction:
+        assert deadline in self.deadlines
+        left = deadline - asyncio.get_running_loop().time()
+        duration = next(self._durations)
+        await asyncio.sleep(max(0.0, min(duration, left)))
+        if duration >= left:
+            raise CallFailed(StatusCode.DEADLINE_EXCEEDED, "Deadline exceeded")
+        return await super().__call__(endpoint, inputs, deadline + 1, traces)
+
+
+class Asked(NamedTuple):
+    """A request to come; times in seconds, after the one before it or after its own arrival."""
+
+    values: list[float]
+    good: bool
+    turns: int
+    gap: float
+    deadline: float
+    leaves: float | None
+
+
+def milliseconds(least: int, most: int) -> st.SearchStrategy[float]:
+    return st.integers(least, most).map(lambda number: number / 1000)
+
+
+PATIENT = 60.0
+LONGEST = 0.08
+asked = st.builds(
+    Asked,
+    values=st.lists(st.floats(-1e6, 1e6, width=32), min_size=1, max_size=5),
+    good=st.sampled_from([True, True, True, False]),
+    turns=st.integers(0, 3),
+    gap=st.just(0.0) | milliseconds(0, 40),
+    deadline=st.just(PATIENT) | milliseconds(1, 150),
+    leaves=st.none() | st.none() | milliseconds(0, 100),
 )
 
 
-@settings(max_examples=200, deadline=None)
-@given(st.lists(request, min_size=1, max_size=20))
-def test_under_random_arrival_failures_and_cancellations_every_answer_is_its_own_bit_for_bit(
-    requests: list[tuple[list[float], str, int]],
+@settings(max_examples=300, deadline=None)
+@given(
+    st.lists(asked, min_size=1, max_size=20),
+    st.lists(milliseconds(0, int(LONGEST * 1000)), min_size=1, max_size=10),
+)
+def test_under_random_arrival_failures_cancellations_and_deadlines_every_answer_is_its_own_bit_for_bit_and_in_time(
+    requests: list[Asked], durations: list[float]
 ) -> None:
     async def play() -> None:
-        model = Model()
+        loop = asyncio.get_running_loop()
+        model = TimedModel(durations)
         coalescer = Coalescer(model)
-        tasks = []
-        for values, fate, pause in requests:
-            inputs = rows(*values, float(BAD)) if fate == "bad" else rows(*values)
-            tasks.append(asyncio.create_task(coalescer.predict(ENDPOINT, inputs, soon())))
-            for _ in range(pause):
-                await asyncio.sleep(0)
-            if fate == "cancelled":
-                tasks[-1].cancel()
-            if pause == 3:
-                model.gate.set()
-        model.gate.set()
-        answers = await asyncio.gather(*tasks, return_exceptions=True)
-        for (values, fate, _), got in zip(requests, answers, strict=True):
-            if fate == "good":
-                assert isinstance(got, Prediction), got
-                expected = np.array(values, np.float32) * np.float32(0.5) + np.float32(2)
-                assert got.outputs["y"].data[:, 0].tobytes() == expected.tobytes()
-            elif fate == "bad":
-                assert isinstance(got, CallFailed)
-                assert got.code is StatusCode.INVALID_ARGUMENT
-            else:
-                assert isinstance(got, asyncio.CancelledError | Prediction)
-        for _ in range(coalesce.TURNS):
-            await asyncio.sleep(0)
-        assert not coalescer._lanes, "a lane that nobody uses is left behind"
+        ends: dict[int, float] = {}
 
-    asyncio.run(play())
+        async def ask(number: int, one: Asked) -> Prediction:
+            inputs = rows(*one.values) if one.good else rows(*one.values, float(BAD))
+            deadline = loop.time() + one.deadline
+            model.deadlines.add(deadline)
+            try:
+                return await coalescer.predict(ENDPOINT, inputs, deadline)
+            finally:
+                ends[number] = loop.time() - began[number]
+
+        began: list[float] = []
+        tasks: list[asyncio.Task[Prediction]] = []
+        for number, one in enumerate(requests):
+            await asyncio.sleep(one.gap)
+            for _ in range(one.turns):
+                await asyncio.sleep(0)
+            began.append(loop.time())
+            tasks.append(asyncio.create_task(ask(number, one)))
+            if one.leaves is not None:
+                loop.call_later(one.leaves, tasks[-1].cancel)
+        answers = await asyncio.gather(*tasks, return_exceptions=True)
+        refused = sum(not one.good for one in requests)
+        for number, (one, got) in enumerate(zip(requests, answers, strict=True)):
+            judge(one, got, ends.get(number, 0.0), refused)
+        await asyncio.sleep(1)
+        assert not coalescer._lanes, "a lane that nobody uses is left behind"
+        assert coalescer._sweeper is None, "a timer goes on for nobody"
+
+    with asyncio.Runner(loop_factory=VirtualTime) as runner:
+        runner.run(play())
+
+
+def judge(one: Asked, got: Prediction | BaseException, took: float, refused: int) -> None:
+    """What came of a request among others of which so many were `refused`, after so many seconds."""
+    # It waits for a call's end, or MAX_AGE, and the call; where a batch is refused, for those sent again before it, too.
+    assert took <= coalesce.MAX_AGE + coalesce.SWEEP + LONGEST * (1 if not refused else 1 + 20) + 1e-6
+    assert took <= one.deadline + coalesce.SWEEP + 1e-6
+    if isinstance(got, asyncio.CancelledError):
+        assert one.leaves is not None
+    elif isinstance(got, Prediction):
+        assert one.good
+        expected = np.array(one.values, np.float32) * np.float32(0.5) + np.float32(2)
+        assert got.outputs["y"].data[:, 0].tobytes() == expected.tobytes()
+    else:
+        assert isinstance(got, CallFailed), got
+        if got.code is StatusCode.DEADLINE_EXCEEDED:
+            assert took >= one.deadline - 1e-6
+        else:
+            assert got.code is StatusCode.INVALID_ARGUMENT
+            assert not one.good

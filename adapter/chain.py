@@ -85,6 +85,8 @@ class Chain:
             return answer
         finally:
             self.active -= 1
+            if exchange.release is not None:
+                exchange.release(exchange.held)
             if self._gate is not None:
                 self._gate.leave(exchange, status)
             self._record(exchange, status, sent)

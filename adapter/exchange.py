@@ -41,6 +41,7 @@ class Exchange:
     `audited` is whether the audit has chosen it, None before that.
 
     `received` is the size of its body in bytes: as announced, else as many as have come (decompressed, if it is compressed).
+    `held` is how many of them count against all that requests may hold, until its end calls `release`.
 
     `laps` are the ends of its phases so far (`telemetry.metrics.PHASES`), moments of `time.perf_counter()`; `trace` is its
     place in a trace, if it has one.
@@ -51,11 +52,13 @@ class Exchange:
         "audited",
         "client",
         "deadline",
+        "held",
         "laps",
         "meter",
         "principal",
         "quiet",
         "received",
+        "release",
         "request",
         "request_id",
         "route",
@@ -70,6 +73,8 @@ class Exchange:
         self.started = time.perf_counter()
         length = request.content_length
         self.received = len(request.body or b"") if length is None else length
+        self.held = 0
+        self.release: Callable[[int], None] | None = None
         self.route = "other"
         self.attributes: dict[str, Any] = {}
         headers = request.headers
@@ -142,7 +147,11 @@ Handler = Callable[[Exchange], Awaitable[Answer]]
 
 
 class Bodies:
-    """Reads request bodies within the limits: bytes of one, bytes of all at one time, and the time it may take."""
+    """Reads request bodies within the limits: bytes of one, bytes of all at one time, and the time it may take.
+
+    A body counts from its first byte until its request is answered: it, or the tensors made of it, may wait for their
+    turn or for TensorFlow Serving for all of that time.
+    """
 
     def __init__(self, settings: Settings) -> None:
         self._one = settings.max_body
@@ -173,6 +182,7 @@ class Bodies:
         body = request.body
         if body is not None:
             _check(len(body), limit)
+            self._hold(exchange, len(body))
             return body
         if request.headers.get("Expect", "").lower() == "100-continue":
             request.send_continue()
@@ -190,7 +200,7 @@ class Bodies:
         try:
             async with asyncio.timeout_at(exchange.deadline):
                 async for chunk in content.iter_any():
-                    self._hold(len(chunk))
+                    self._hold(exchange, len(chunk))
                     chunks += chunk
                     _check(len(chunks), limit)
         except TimeoutError:
@@ -198,14 +208,18 @@ class Bodies:
         finally:
             if exchange.request.content_length is None:
                 exchange.received = len(chunks)
-            self._hold(-len(chunks))
-            self._trim.after(len(chunks))
         return bytes(chunks)
 
-    def _hold(self, size: int) -> None:
-        if size > 0 and self._held + size > self._all:
+    def _hold(self, exchange: Exchange, size: int) -> None:
+        if self._held + size > self._all:
             raise Refused(503, "Too many bytes of request bodies are held at this moment")
         self._held += size
+        exchange.held += size
+        exchange.release = self._release
+
+    def _release(self, size: int) -> None:
+        self._held -= size
+        self._trim.after(size)
 
 
 def _check(size: int, limit: int) -> None:

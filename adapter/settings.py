@@ -72,7 +72,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     max_body: Annotated[int, Meta(ge=1024, le=2048 * MIB)] = 64 * MIB
     """Largest request body in bytes, after decompression; beyond it 413."""
     max_body_total: Annotated[int, Meta(ge=1024)] = 512 * MIB
-    """Bytes of request bodies held at one time; beyond it 503."""
+    """Bytes of request bodies that have come and are not answered yet, after decompression; beyond it 503."""
     max_connections: Annotated[int, Meta(ge=1)] = 4096
     """Open connections at most; beyond it 503 and close."""
     head_timeout: PositiveSeconds = 30.0

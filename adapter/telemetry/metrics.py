@@ -64,7 +64,11 @@ TFS_METRICS_ENABLED = Gauge(
     "1 if TensorFlow Serving has a monitoring page; under host networking it opens no port and has none.",
     registry=REGISTRY,
 )
-BODY_BYTES = Gauge("tandem_request_body_bytes_in_flight", "Bytes of request bodies held now.", registry=REGISTRY)
+BODY_BYTES = Gauge(
+    "tandem_request_body_bytes_in_flight",
+    "Bytes of request bodies that have come and are not answered yet.",
+    registry=REGISTRY,
+)
 LOG_DROPPED = Gauge("tandem_log_records_dropped", "Log records lost to a full buffer.", registry=REGISTRY)
 TFS_LOG_LINES = Counter("tandem_tfs_log_lines", "Lines of TensorFlow Serving's log that were read.", registry=REGISTRY)
 TFS_LOG_LINES_DROPPED = Counter(

@@ -6,6 +6,7 @@ import json
 import socket
 import zlib
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -147,6 +148,22 @@ def test_clients_that_send_slowly_cannot_pin_more_than_the_total_of_bodies(slow_
         stack.close()
         while b"\ntandem_request_body_bytes_in_flight 0.0\n" not in adapter.request("GET", "/metrics").body:
             pass
+
+
+def test_a_body_counts_until_its_request_is_answered_also_while_tensorflow_serving_works(
+    slow_server: ModelServer,
+) -> None:
+    slow = json.dumps({"signature_name": "slow", "instances": [3000.0]}).ljust(45_000)
+    settings = {"max_body": LIMIT, "max_body_total": 100_000, "request_timeout": 20}
+    with Adapter(tfs_grpc=slow_server.target, **settings) as adapter, ThreadPoolExecutor(2) as clients:
+        adapter.ready()
+        waiting = [clients.submit(adapter.request, "POST", PATH, slow) for _ in range(2)]
+        while b"\ntandem_request_body_bytes_in_flight 90000.0\n" not in adapter.request("GET", "/metrics").body:
+            pass
+        refused = adapter.request("POST", PATH, slow)
+        assert (refused.status, refused.headers["retry-after"]) == (503, "1")
+        assert [each.result().status for each in waiting] == [200, 200]
+        assert b"\ntandem_request_body_bytes_in_flight 0.0\n" in adapter.request("GET", "/metrics").body
 
 
 def test_a_deadline_that_passes_at_tensorflow_serving_is_504(adapter: Adapter) -> None:

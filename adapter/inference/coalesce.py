@@ -8,8 +8,8 @@ which no longer waits for the call in flight.
     arrive ──idle──► call alone ──returns──► who waits? ── nobody ──► idle
        └──busy──► wait in lane ◄──────────────── rows ≤ MAX_ROWS, bytes ≤ MAX_BYTES ──► one call, split, again
 
-Only for models whose rows do not know of each other: the bundle (or ADAPTER_COALESCE) says so. A batch that is refused
-is sent again one by one, so nobody pays for a stranger's bad input.
+Only for models whose rows do not know of each other: the bundle (or ADAPTER_COALESCE) says so. A batch that fails is
+sent again one by one, so nobody pays for a stranger's bad input; a call that nobody waits for any more is cancelled.
 """
 
 import asyncio
@@ -21,7 +21,7 @@ from typing import NamedTuple
 import numpy as np
 from grpc import StatusCode
 
-from adapter.errors import CallFailed
+from adapter.errors import CallFailed, Refused, RequestFailed
 from adapter.inference.signatures import Endpoint
 from adapter.inference.tensor import Tensor
 from adapter.telemetry.metrics import BATCH_REQUESTS
@@ -33,6 +33,8 @@ MAX_AGE = 0.05
 SWEEP = 0.02
 # Turns of the event loop between two calls: a request takes that many from its socket to its lane.
 TURNS = 3
+# Lanes remembered for outputs that cannot be split; clients choose shapes, so there may be any number.
+MAX_UNSPLITTABLE = 1024
 
 Tensors = Mapping[str, Tensor]
 Traces = Sequence[Trace | None]
@@ -52,12 +54,24 @@ Send = Callable[[Endpoint, Tensors, float, Traces], Awaitable[Prediction]]
 
 @dataclass(slots=True, eq=False)
 class _Waiting:
+    """A request in a lane; `size` is in bytes, `call` is the one that carries it."""
+
     inputs: Tensors
     rows: int
+    size: int
     deadline: float
     since: float
     trace: Trace | None
     answer: asyncio.Future[Prediction]
+    call: "_Call | None" = None
+
+
+@dataclass(slots=True, eq=False)
+class _Call:
+    """A shared call, and for how many requests it is still made."""
+
+    riders: int
+    task: asyncio.Task[None] | None = None
 
 
 @dataclass(slots=True, eq=False)
@@ -102,7 +116,7 @@ class Coalescer:
 
     async def _ride(self, lane: _Lane, inputs: Tensors, rows: int, deadline: float, trace: Trace | None) -> Prediction:
         loop = self._loop
-        waiting = _Waiting(inputs, rows, deadline, loop.time(), trace, loop.create_future())
+        waiting = _Waiting(inputs, rows, _size(inputs), deadline, loop.time(), trace, loop.create_future())
         lane.waiting.append(waiting)
         self._riding.add(waiting)
         if self._sweeper is None:
@@ -111,6 +125,11 @@ class Coalescer:
             return await waiting.answer
         finally:
             self._riding.discard(waiting)
+            call = waiting.call
+            if call is not None:
+                call.riders -= 1
+                if call.riders == 0 and call.task is not None:
+                    call.task.cancel()  # nobody is left; a call that is over takes no notice
 
     def _returned(self, key: Hashable, lane: _Lane, turns: int = TURNS) -> None:
         """A call is over: who is on the way through the loop already still rides in the next one."""
@@ -125,7 +144,10 @@ class Coalescer:
         batch = _take(lane)
         if batch:
             lane.calls += 1
-            task = self._loop.create_task(self._carry(key, lane, batch))
+            call = _Call(len(batch))
+            for waiting in batch:
+                waiting.call = call
+            call.task = task = self._loop.create_task(self._carry(key, lane, batch))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
         elif lane.calls == 0:
@@ -164,14 +186,16 @@ class Coalescer:
             traces = [waiting.trace for waiting in batch]
             prediction = await self._send(endpoint, inputs, max(waiting.deadline for waiting in batch), traces)
         except Exception as error:
-            if isinstance(error, CallFailed) and not _may_be_one_rows_fault(error):
+            if isinstance(error, RequestFailed) and _meets_each_alike(error):
                 for waiting in batch:
                     if not waiting.answer.done():
-                        waiting.answer.set_exception(CallFailed(error.code, error.message))
-                return
-            await self._one_by_one(endpoint, batch)
+                        waiting.answer.set_exception(_another(error))
+            else:
+                await self._one_by_one(endpoint, batch)
             return
         if any(t.data.ndim == 0 or len(t.data) != sum(w.rows for w in batch) for t in prediction.outputs.values()):
+            if len(self._unsplittable) >= MAX_UNSPLITTABLE:
+                self._unsplittable.clear()
             self._unsplittable.add(key)
             await self._one_by_one(endpoint, batch)
             return
@@ -219,16 +243,35 @@ def _take(lane: _Lane) -> list[_Waiting]:
     rows = size = 0
     while lane.waiting:
         head = lane.waiting[0]
-        head_size = sum([tensor.data.nbytes for tensor in head.inputs.values()])
-        if batch and (rows + head.rows > MAX_ROWS or size + head_size > MAX_BYTES):
+        if batch and (rows + head.rows > MAX_ROWS or size + head.size > MAX_BYTES):
             break
         lane.waiting.popleft()
         if not head.answer.done():
             batch.append(head)
-            rows, size = rows + head.rows, size + head_size
+            rows, size = rows + head.rows, size + head.size
     return batch
 
 
-def _may_be_one_rows_fault(error: CallFailed) -> bool:
-    """False for failures of the server or the way to it, which would meet each request again."""
-    return error.status < 500 and error.status != 429
+def _size(inputs: Tensors) -> int:
+    """Bytes of all elements; of strings their own, and not those of the references to them."""
+    return sum([sum(map(len, t.data.flat)) if t.dtype.is_string else t.data.nbytes for t in inputs.values()])
+
+
+def _meets_each_alike(error: RequestFailed) -> bool:
+    """Whether it has to do with the server or the way to it, and not with what a row holds or how many rows there are.
+
+    RESOURCE_EXHAUSTED is gRPC's for want of a thread (grpcpp server_cc.cc, "Server Threadpool Exhausted"; Python's
+    "Concurrent RPC limit exceeded!"), and TensorFlow's for want of memory ("OOM when allocating tensor …").
+    """
+    if not isinstance(error, CallFailed):
+        return True  # ours, for want of room
+    if error.code is StatusCode.RESOURCE_EXHAUSTED:
+        return "OOM" not in error.message
+    return error.code in (StatusCode.UNAVAILABLE, StatusCode.DEADLINE_EXCEEDED)
+
+
+def _another(error: RequestFailed) -> RequestFailed:
+    """The same again: an exception that is raised for several requests would gather the tracebacks of all."""
+    if isinstance(error, CallFailed):
+        return CallFailed(error.code, error.message)
+    return Refused(error.status, error.message, error.headers)

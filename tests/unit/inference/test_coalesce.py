@@ -11,11 +11,11 @@ from grpc import StatusCode
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from adapter.errors import CallFailed
+from adapter.errors import CallFailed, Refused, RequestFailed
 from adapter.inference import coalesce
 from adapter.inference.coalesce import Coalescer, Prediction, Traces
 from adapter.inference.signatures import Endpoint, Servable
-from adapter.inference.tensor import FLOAT, Signature, Tensor
+from adapter.inference.tensor import FLOAT, STRING, Signature, Tensor
 
 BAD = np.float32(-1e9)
 SIGNATURE = Signature("serving_default", "tensorflow/serving/predict", {}, {})
@@ -24,10 +24,12 @@ OTHER = Endpoint(Servable("other"), SIGNATURE, b"")
 
 
 class Model:
-    """y = x / 2 + 2 row by row. Each call waits for `gate`; a row holding BAD refuses the whole call."""
+    """y = x / 2 + 2 row by row. Each call waits for `gate`; a row holding BAD fails the whole call with `failure`."""
 
-    def __init__(self) -> None:
+    def __init__(self, failure: RequestFailed | None = None) -> None:
+        self.failure = failure or CallFailed(StatusCode.INVALID_ARGUMENT, "bad row")
         self.calls: list[int] = []
+        self.cancelled: list[int] = []
         self.gate = asyncio.Event()
         self.called = asyncio.Event()
 
@@ -38,9 +40,13 @@ class Model:
         self.calls.append(len(x))
         self.called.set()
         async with asyncio.timeout_at(deadline):
-            await self.gate.wait()
+            try:
+                await self.gate.wait()
+            except asyncio.CancelledError:
+                self.cancelled.append(len(x))
+                raise
         if (x == BAD).any():
-            raise CallFailed(StatusCode.INVALID_ARGUMENT, "bad row")
+            raise self.failure
         return Prediction({"y": Tensor(FLOAT, x * np.float32(0.5) + np.float32(2))}, 1)
 
 
@@ -131,6 +137,96 @@ async def test_nobody_pays_for_a_strangers_bad_row() -> None:
     with pytest.raises(CallFailed, match="bad row"):
         await bad
     assert model.calls == [1, 2, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        (StatusCode.DATA_LOSS, "inflate() failed with error -3: incorrect header check"),
+        (StatusCode.INTERNAL, "Input to reshape is a tensor with 3 values"),
+        (StatusCode.UNKNOWN, ""),
+        (StatusCode.UNIMPLEMENTED, "no kernel for this"),
+        (StatusCode.RESOURCE_EXHAUSTED, "OOM when allocating tensor with shape[2,1]"),
+    ],
+)
+async def test_nobody_pays_for_what_a_stranger_brings_upon_the_call_whatever_it_is_called(
+    code: StatusCode, words: str
+) -> None:
+    model = Model(CallFailed(code, words))
+    coalescer = Coalescer(model)
+    first = await first_call_in_flight(coalescer, model)
+    good = asyncio.create_task(coalescer.predict(ENDPOINT, rows(2), soon()))
+    bad = asyncio.create_task(coalescer.predict(ENDPOINT, rows(float(BAD)), soon()))
+    await arrived(coalescer, 2)
+    model.gate.set()
+    await first
+    assert answer(await good) == [3.0]
+    with pytest.raises(CallFailed) as caught:
+        await bad
+    assert caught.value.code is code
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [
+        CallFailed(StatusCode.UNAVAILABLE, "failed to connect"),
+        CallFailed(StatusCode.RESOURCE_EXHAUSTED, "Server Threadpool Exhausted"),
+        Refused(503, "Too many calls wait"),
+    ],
+)
+async def test_a_server_that_is_gone_or_full_is_not_asked_again_for_each(failure: RequestFailed) -> None:
+    model = Model(failure)
+    coalescer = Coalescer(model)
+    first = await first_call_in_flight(coalescer, model)
+    others = [asyncio.create_task(coalescer.predict(ENDPOINT, rows(v), soon())) for v in (float(BAD), 2)]
+    await arrived(coalescer, 2)
+    model.gate.set()
+    await first
+    failures = await asyncio.gather(*others, return_exceptions=True)
+    assert [str(each) for each in failures] == [failure.message] * 2
+    assert model.calls == [1, 2]
+
+
+async def test_a_shared_call_that_nobody_waits_for_any_more_is_cancelled() -> None:
+    model = Model()
+    coalescer = Coalescer(model)
+    first = await first_call_in_flight(coalescer, model)
+    model.called.clear()
+    riders = [asyncio.create_task(coalescer.predict(ENDPOINT, rows(i), soon())) for i in (1, 2)]
+    await model.called.wait()  # the lane's head was old enough: both ride
+    riders[0].cancel()
+    await asyncio.wait(riders[:1])
+    assert model.cancelled == []
+    riders[1].cancel()
+    await asyncio.wait(riders[1:])
+    while not model.cancelled:
+        await asyncio.sleep(0)
+    assert model.cancelled == [2]
+    model.gate.set()
+    assert answer(await first) == [2.0]
+
+
+async def test_strings_count_by_their_bytes_towards_the_bound_of_a_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(coalesce, "MAX_BYTES", 1000)
+    gate, called, calls = asyncio.Event(), asyncio.Event(), []
+
+    async def lengths(endpoint: Endpoint, inputs: Mapping[str, Tensor], deadline: float, traces: Traces) -> Prediction:
+        calls.append(len(inputs["s"].data))
+        called.set()
+        await gate.wait()
+        return Prediction({"n": Tensor(FLOAT, np.array([len(s) for s in inputs["s"].data], np.float32))}, 1)
+
+    def string(length: int) -> dict[str, Tensor]:
+        return {"s": Tensor(STRING, np.array([b"x" * length], object))}
+
+    coalescer = Coalescer(lengths)
+    first = asyncio.create_task(coalescer.predict(ENDPOINT, string(1), soon()))
+    await called.wait()
+    others = [asyncio.create_task(coalescer.predict(ENDPOINT, string(400), soon())) for _ in range(5)]
+    await arrived(coalescer, 5)
+    gate.set()
+    await asyncio.gather(first, *others)
+    assert calls == [1, 2, 2, 1]
 
 
 async def test_one_that_gives_up_leaves_the_others_answers_whole() -> None:

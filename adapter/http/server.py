@@ -2,8 +2,11 @@
 
 import asyncio
 import contextlib
+import ctypes
+import os
 import socket
 import ssl
+import struct
 
 from adapter.http.connection import Connection, Handler, Registry
 
@@ -13,6 +16,10 @@ _SWEEP = 5.0
 _BACKLOG = 1024
 # Seconds that a request which is cut off has to note that it was.
 _LAST_WORDS = 0.5
+# Seconds for handshakes that have begun, and turns of a loop that was busy for as long, each of which accepts all that wait.
+_HANDSHAKE_SECONDS = 0.05
+_TURNS_TO_ACCEPT = 3
+_SO_ATTACH_FILTER = 26  # asm-generic/socket.h
 
 
 class Server:
@@ -25,6 +32,7 @@ class Server:
         self._head_timeout = head_timeout
         self._registry = Registry(handler, most_unsent)
         self._listener: asyncio.Server | None = None
+        self._handed_on = False
         self._sweeper: asyncio.TimerHandle | None = None
 
     def __call__(self) -> Connection:
@@ -41,7 +49,8 @@ class Server:
         return self._listens(await loop.create_server(self, host, port, ssl=tls, backlog=_BACKLOG, reuse_address=True))
 
     async def listen_on(self, listening: socket.socket, tls: ssl.SSLContext | None = None) -> tuple[str, int]:
-        """The same on a socket that listens already."""
+        """The same on a socket that listens already, and goes on listening for another process when this one stops."""
+        self._handed_on = True
         loop = asyncio.get_running_loop()
         return self._listens(await loop.create_server(self, sock=listening, ssl=tls, backlog=_BACKLOG))
 
@@ -52,9 +61,16 @@ class Server:
         return str(name[0]), int(name[1])
 
     async def stop(self) -> None:
-        """Accept no further connection."""
-        if self._listener is not None:
-            self._listener.close()
+        """Accept no further connection, but each that a client takes for accepted: the kernel resets what waits at the end."""
+        if self._listener is None or not self._listener.is_serving():
+            return
+        if not self._handed_on:
+            for listening in self._listener.sockets:
+                _drop_newcomers(listening.fileno())
+            await asyncio.sleep(_HANDSHAKE_SECONDS)
+            for _ in range(_TURNS_TO_ACCEPT):
+                await asyncio.sleep(0)
+        self._listener.close()
 
     def pre_shutdown(self) -> None:
         """Close idle connections; the busy ones close after their answer."""
@@ -95,3 +111,25 @@ class Server:
             if late or (connection.task is None and now - connection.since > KEEP_ALIVE):
                 connection.close()
         self._sweeper = asyncio.get_running_loop().call_later(_SWEEP, self._sweep)
+
+
+def _drop_newcomers(listening: int) -> None:
+    """From now on the kernel drops the first packet of a connection on this socket, and no other.
+
+    Its client sends it again after a second (RFC 6298 §2.1), when nobody listens any more, and learns that it is refused
+    before it has sent a request. The filter is classic BPF on the TCP header (Linux Documentation/networking/filter.rst;
+    net/ipv4/tcp_ipv4.c, tcp_filter). Where it cannot be attached, such as under gVisor, the rest is as it was without.
+    """
+    program = b"".join(
+        struct.pack("=HBBI", *instruction)
+        for instruction in (
+            (0x30, 0, 0, 13),  # load byte 13: the flags (RFC 9293 §3.1)
+            (0x54, 0, 0, 0x12),  # of which SYN and ACK
+            (0x15, 0, 1, 0x02),  # SYN alone?
+            (0x06, 0, 0, 0),  # drop
+            (0x06, 0, 0, 0xFFFFFFFF),  # keep
+        )
+    )
+    code = ctypes.create_string_buffer(program)
+    with contextlib.suppress(OSError), socket.socket(fileno=os.dup(listening)) as same:
+        same.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, struct.pack("HxxxxxxP", 5, ctypes.addressof(code)))

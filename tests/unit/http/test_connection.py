@@ -356,3 +356,27 @@ async def test_at_the_end_a_request_that_takes_too_long_is_cut_off(serve):
     await client.server.shutdown(0.05)
     with pytest.raises((ConnectionError, asyncio.IncompleteReadError)):
         await client.reader.readexactly(1)
+
+
+async def test_a_client_whose_connection_was_not_accepted_yet_when_the_port_closes_is_answered() -> None:
+    running = Server(echo, 1 << 30)
+    address = await running.listen("127.0.0.1", 0)
+    with socket.create_connection(address) as waiting:  # the kernel has it; the loop has not run since
+        waiting.sendall(LAST)
+        await running.stop()
+        waiting.setblocking(False)
+        assert (await asyncio.get_running_loop().sock_recv(waiting, 1000)).startswith(b"HTTP/1.1 200")
+    await running.close()
+
+
+async def test_a_client_that_comes_while_the_port_closes_is_refused_before_it_sends_anything() -> None:
+    running = Server(echo, 1 << 30)
+    address = await running.listen("127.0.0.1", 0)
+    stopping = asyncio.create_task(running.stop())
+    await asyncio.sleep(0)
+    with socket.socket() as late:
+        late.setblocking(False)
+        with pytest.raises(ConnectionRefusedError):
+            await asyncio.get_running_loop().sock_connect(late, address)
+    await stopping
+    await running.close()

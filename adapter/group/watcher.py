@@ -125,10 +125,10 @@ class Watcher:
                 if self._timeouts <= TIMEOUTS_TOLERATED:
                     return None
                 self._group.hung_since = self._group.hung_since or time.time()
+                self._connection.hung = True
                 reason = f"TensorFlow Serving does not answer within {TIMEOUT_SECONDS} s"
             else:
-                self._timeouts = 0
-                self._group.hung_since = None
+                self._answers()
                 reason = f"TensorFlow Serving cannot be reached ({error.message})"
             TFS_UP.set(0)
             unknown = False, "not known while TensorFlow Serving does not answer"
@@ -136,8 +136,7 @@ class Watcher:
                 TFS: (False, self._quoting(reason, *self._failures)),
                 **{f"model:{m}": unknown for m in self._models},
             }
-        self._timeouts = 0
-        self._group.hung_since = None
+        self._answers()
         TFS_UP.set(1)
         if self._was_lost:
             self._was_lost = False
@@ -151,6 +150,12 @@ class Watcher:
                     self._failures.pop(name, None)
                 results[f"model:{name}"] = ok, reason if ok else self._quoting(reason, name)
         return results
+
+    def _answers(self) -> None:
+        """It is not hung: it has answered, or is not there."""
+        self._timeouts = 0
+        self._group.hung_since = None
+        self._connection.hung = False
 
     def _quoting(self, reason: str, *models: str) -> str:
         """`reason`, and what TFS's log says of these."""

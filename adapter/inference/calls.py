@@ -55,6 +55,8 @@ class Connection:
         """Called when a call fails for want of a server."""
         self.on_lost: Callable[[], None] = lambda: None
         """Called, while `watch` runs, when an established connection is lost."""
+        self.hung = False
+        """Whether TensorFlow Serving is known to answer nobody: then calls fail at once, not at their deadline."""
 
     async def call(self, path: str, request: bytes, deadline: float, trip: Trip | None = None) -> bytes:
         """Answer of `path` to `request`, both encoded messages; `trip` says for whom, and is told when.
@@ -66,6 +68,8 @@ class Connection:
             CallFailed: with TensorFlow Serving's status and words, or UNAVAILABLE, or DEADLINE_EXCEEDED.
             Refused: 503 when too many calls are waiting already.
         """
+        if self.hung:
+            raise CallFailed(StatusCode.UNAVAILABLE, "TensorFlow Serving does not answer")
         await self._limit.acquire(deadline)
         try:
             return await self._attempt(path, request, deadline, trip or Trip())

@@ -19,6 +19,7 @@ from adapter.errors import Refused, RequestFailed, problem, tfs_envelope
 from adapter.exchange import Exchange, Handler, response
 from adapter.group.state import Group
 from adapter.http.answer import Answer
+from adapter.http.connection import CUT_OFF
 from adapter.http.request import Request
 from adapter.inference.tensor import BadInput
 from adapter.settings import Settings
@@ -83,6 +84,11 @@ class Chain:
             if self._group.stopping:
                 answer.close = True
             return answer
+        except asyncio.CancelledError as error:
+            if error.args == (CUT_OFF,):
+                status = 503
+                exchange.attributes["error.message"] = "Cut off: the grace period is over"
+            raise
         finally:
             self.active -= 1
             if exchange.release is not None:

@@ -172,10 +172,10 @@ variable "shutdown_delay" {
 variable "shutdown_grace" {
   type        = number
   default     = 20
-  description = "Seconds that requests in flight have to finish; with 5 more it must fit the client's max_kill_timeout (30 s)."
+  description = "Seconds that requests in flight have to finish; with 8 more it must fit the client's max_kill_timeout (30 s)."
   validation {
-    condition     = var.shutdown_grace >= 1 && var.shutdown_grace <= 25
-    error_message = "The shutdown_grace must be between 1 and 25 seconds: Nomad's clients kill after 30 seconds by default."
+    condition     = var.shutdown_grace >= 1 && var.shutdown_grace <= 22
+    error_message = "The shutdown_grace must be between 1 and 22 seconds: Nomad's clients kill after 30 seconds by default."
   }
 }
 
@@ -699,7 +699,7 @@ job "serving" {
       driver         = "docker"
       user           = var.user
       kill_signal    = "SIGTERM"
-      kill_timeout   = "${var.shutdown_grace + 5}s" # used in a restart of the group alone, see tfs.sh
+      kill_timeout   = "${var.shutdown_grace + 8}s" # used in a restart of the group alone, see tfs.sh
       shutdown_delay = "0s"
 
       lifecycle {
@@ -808,7 +808,7 @@ job "serving" {
       user         = var.user
       leader       = true
       kill_signal  = "SIGTERM"
-      kill_timeout = "${var.shutdown_grace + 5}s"
+      kill_timeout = "${var.shutdown_grace + 8}s" # the delay of 2 s before it, and what may be left of the telemetry after it
 
       identity { # the task API's socket, secrets/api.sock, and a token for it
         env  = true

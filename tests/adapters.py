@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any, Self
 
 Record = dict[str, Any]
+LAST_SECONDS = 6.0
+"""What may be left to do when the grace period is over: last records, a last scrape, telemetry that nobody takes."""
 
 
 @dataclass(frozen=True)

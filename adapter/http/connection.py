@@ -41,6 +41,8 @@ _READ_AHEAD = 1 << 18
 _MOST_QUEUED = 32
 # Seconds that the rest of a refused body is thrown away, so that the client reads the answer (RFC 9112 §9.6).
 _LINGER = 10.0
+CUT_OFF = "cut off"
+"""What a request's task is cancelled with when it is not its client that left."""
 # A client that takes less than so many bytes of its answer in so many seconds has stopped reading.
 _LEAST_READ, _PATIENCE = 1 << 16, 30.0
 
@@ -150,7 +152,7 @@ class Connection(BaseProtocol):
         """End the connection now."""
         self._ending = True
         if self.task is not None:
-            self.task.cancel()
+            self.task.cancel(CUT_OFF)
         if self.transport is not None:
             self.transport.abort()
 

@@ -15,6 +15,7 @@ from tests.servers import ModelServer
 X = {"instances": [1.0, 2.0, 5.0]}
 Y = {"predictions": [2.5, 3.0, 4.5]}
 # Long enough to be in flight when the drain begins, whatever the machine.
+PREDICT = "/v1/models/{model}:predict"
 SLOW = {"signature_name": "slow", "instances": [400.0]}
 
 
@@ -91,11 +92,15 @@ def test_when_tensorflow_serving_dies_the_group_is_unready_within_a_second_and_h
 def test_when_tensorflow_serving_hangs_the_group_is_unready_by_deadline(adapter: Adapter, server: ModelServer) -> None:
     server.process.send_signal(signal.SIGSTOP)
     try:
-        record = adapter.wait_for(state("degraded"), timeout=2)
+        record = adapter.wait_for(state("degraded"))
         assert "does not answer within" in record["body"]
+        answer = adapter.predict("half_plus_two", X)
+        assert (answer.status, answer.headers["retry-after"]) == (503, "1")
+        seen = len(adapter.records)
     finally:
         server.process.send_signal(signal.SIGCONT)
-    adapter.wait_for(state("ready"), after=len(adapter.records))
+    adapter.wait_for(state("ready"), after=seen)
+    assert adapter.predict("half_plus_two", X).json == Y
 
 
 def test_requests_in_flight_when_tensorflow_serving_dies_get_a_right_answer_or_503(
@@ -161,6 +166,9 @@ def test_a_second_signal_cuts_requests_off_and_says_so(slow_server: ModelServer)
         assert adapter.stop(signal.SIGTERM) == 1
         assert isinstance(in_flight.exception(), ConnectionError), in_flight.result()
         assert any(event("tandem.forced")(record) for record in adapter.records)
+        cut_off = next(r["attributes"] for r in adapter.records if r["attributes"].get("http.route") == PREDICT)
+    assert cut_off["http.response.status_code"] == 503  # its client did not leave, as 499 would say
+    assert cut_off["error.message"] == "Cut off: the grace period is over"
 
 
 def test_shutdown_by_post_drains_and_is_recorded_with_its_reason(slow_server: ModelServer) -> None:

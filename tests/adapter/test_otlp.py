@@ -1,14 +1,16 @@
 """What leaves by OTLP, as a real OpenTelemetry Collector receives it, and what happens when it does not."""
 
 import json
+import signal
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from tests.adapters import Adapter, event
+from tests.adapters import LAST_SECONDS, Adapter, event
 from tests.collector import Collector, Json
 from tests.metrics import Page, read_openmetrics, read_text, value
 from tests.servers import ModelServer
@@ -185,6 +187,33 @@ def test_a_collector_that_comes_and_goes_costs_telemetry_and_never_a_request(ser
     assert value(page, "tandem_otlp_exported_total", signal="traces") > 0
     assert value(page, "tandem_otlp_queued", signal="traces") <= 64
     assert load.slowest() < 1.0
+
+
+def test_a_drain_with_everything_hung_ends_in_the_time_that_the_job_gives_it(
+    collector: Collector, monitored: ModelServer, bundle: Path
+) -> None:
+    """The request in flight, TensorFlow Serving's page and the collector: each has its bound, and the job their sum."""
+    url = f"http://127.0.0.1:{monitored.rest_port}/monitoring/prometheus/metrics"
+    settings = {"tfs_metrics_url": url, "bundle": bundle, "shutdown_delay": 0.5, "shutdown_grace": 1}
+    with (
+        Adapter(collector.environment(), tfs_grpc=monitored.target, **settings) as adapter,
+        ThreadPoolExecutor(1) as pool,
+    ):
+        adapter.ready()
+        monitored.process.send_signal(signal.SIGSTOP)
+        try:
+            in_flight = pool.submit(adapter.request, "POST", PREDICT, BODY)
+            while value(read_text(adapter.request("GET", "/metrics").body), "http_server_active_requests") < 2:
+                pass
+            collector.freeze()
+            began = time.monotonic()
+            assert adapter.stop() == 1
+            took = time.monotonic() - began
+        finally:
+            monitored.process.send_signal(signal.SIGCONT)
+            collector.thaw()
+        assert isinstance(in_flight.exception(), ConnectionError)
+    assert took < 0.5 + 1 + LAST_SECONDS + 2  # a busy machine's
 
 
 def said(adapter: Adapter, words: str, since: int = 0) -> int:

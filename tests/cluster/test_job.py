@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from tests.adapters import LAST_SECONDS
 from tests.cluster.jobfile import JOB, REQUIRED, ROOT, VAR_FILES
 
 Parse = Callable[..., dict[str, Any]]
@@ -75,7 +76,7 @@ def test_a_variable_that_nothing_needs_to_set_has_a_default() -> None:
         ("min_healthy_time", "-1", "The min_healthy_time must be 0 seconds or more"),
         ("healthy_deadline", "9", "The healthy_deadline must be 10 seconds or more"),
         ("shutdown_delay", "61", "The shutdown_delay must be between 0 and 60 seconds"),
-        ("shutdown_grace", "26", "The shutdown_grace must be between 1 and 25 seconds"),
+        ("shutdown_grace", "23", "The shutdown_grace must be between 1 and 22 seconds"),
         ("production", "7", "bool"),
         ("allow", '["10.0.0.0/8", "nowhere"]', "The allow must hold addresses and CIDRs"),
         ("allow_health", '["gateway"]', "The allow_health must hold addresses and CIDRs"),
@@ -158,11 +159,11 @@ def test_the_adapter_keeps_within_the_calls_that_the_model_server_takes(parsed: 
     assert adapter["Env"]["ADAPTER_TFS_MAX_CALLS"] == "17"
 
 
-@pytest.mark.parametrize("grace", [1, 20, 25])
+@pytest.mark.parametrize("grace", [1, 20, 22])
 def test_a_drain_fits_into_the_time_that_nomad_gives_it(parsed: Parse, grace: int) -> None:
     tfs, adapter = tasks(parsed(shutdown_grace=grace))
     drain = float(adapter["Env"]["ADAPTER_SHUTDOWN_DELAY"]) + float(adapter["Env"]["ADAPTER_SHUTDOWN_GRACE"])
-    assert drain + 2 < adapter["KillTimeout"] / 1e9
+    assert drain + LAST_SECONDS <= adapter["KillTimeout"] / 1e9
     assert adapter["KillTimeout"] <= tfs["KillTimeout"] <= MAX_KILL_TIMEOUT
 
 

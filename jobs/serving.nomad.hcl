@@ -242,6 +242,19 @@ variable "tfs_threads" {
   }
 }
 
+variable "tfs_log_size" {
+  type        = number
+  default     = 20
+  description = <<-EOT
+    MiB of each of TensorFlow Serving's log files; five are kept of each stream. They are what waits while the adapter is
+    away: it says their lines again in its own log.
+  EOT
+  validation {
+    condition     = var.tfs_log_size >= 1 && var.tfs_log_size <= 20 && floor(var.tfs_log_size) == var.tfs_log_size
+    error_message = "The tfs_log_size must be a whole number of MiB between 1 and 20."
+  }
+}
+
 variable "adapter_cpu" {
   type        = number
   default     = 500
@@ -799,7 +812,7 @@ job "serving" {
 
       logs {
         max_files     = 5
-        max_file_size = 20
+        max_file_size = var.tfs_log_size
       }
     }
 

@@ -64,22 +64,25 @@ class Cluster:
         self._agents = [nomad.Agent(name, directory, ports) for name, ports in state["nomad"].items()]
         self._dynamic_ports: int = state["dynamic_ports"]
         self.docker = Docker()
-        self.consul = consul.Consul(directory, state["consul"])
+        self._consuls = [consul.Consul(name, directory, ports) for name, ports in state["consul"].items()]
+        self.consul = self._consuls[0]
         self.nomad = nomad.Nomad(self._agents[0])
         self.bundles = BundleStore(directory, state["bundles"])
+        # In the order of their start: each is of use to those after it.
+        self._parts: list[consul.Consul | BundleStore | nomad.Agent] = [*self._consuls, self.bundles, *self._agents]
         self.images: Images = Images(**state["images"]) if "images" in state else Images("", "", "")
 
     @classmethod
     def start(cls, clients: int = 1, kept: bool = False) -> "Cluster":
-        """Start a cluster with `clients` Nomad clients; nothing is left of it if that fails.
+        """Start a cluster with `clients` Nomad clients, each with a Consul agent; nothing is left of it if that fails.
 
         One that is `kept` outlives the process that started it, on purpose.
         """
         directory = DIRECTORY
         directory.mkdir(parents=True, mode=0o755)
-        ports = iter(free_ports(len(consul.PORTS) + clients * len(nomad.PORTS) + 1))
+        ports = iter(free_ports(clients * (len(consul.PORTS) + len(nomad.PORTS)) + 1))
         state: dict[str, object] = {
-            "consul": {name: next(ports) for name in consul.PORTS},
+            "consul": {client: {name: next(ports) for name in consul.PORTS} for client in CLIENTS[:clients]},
             "nomad": {client: {name: next(ports) for name in nomad.PORTS} for client in CLIENTS[:clients]},
             "bundles": next(ports),
             "dynamic_ports": 20_000 + os.getpid() % 20 * 400,
@@ -110,7 +113,7 @@ class Cluster:
     @property
     def alive(self) -> bool:
         """Whether all its agents run."""
-        return self.consul.alive and self.bundles.alive and all(agent.alive for agent in self._agents)
+        return all(part.alive for part in self._parts)
 
     def _start(self, state: dict[str, object]) -> None:
         self.docker.start()
@@ -118,11 +121,13 @@ class Cluster:
         self._state_file.write_text(json.dumps({**state, "images": vars(self.images)}))
         say("starting Consul and Nomad")
         self.consul.start()
+        for client in self._consuls[1:]:
+            client.start(self.consul)
         self.bundles.start()
-        for number, agent in enumerate(self._agents):
+        for number, (agent, its_consul) in enumerate(zip(self._agents, self._consuls, strict=True)):
             server = None if number == 0 else f"127.0.0.1:{self._agents[0].ports['rpc']}"
             first_port = self._dynamic_ports + number * nomad.DYNAMIC_PORTS
-            agent.start(self.consul.address, self.docker.socket, self.images.pause, first_port, server)
+            agent.start(its_consul.address, self.docker.socket, self.images.pause, first_port, server)
 
     def stop(self) -> None:
         """Stop everything, in the order that leaves least behind, whatever state it is in; then remove the rest."""
@@ -132,9 +137,7 @@ class Cluster:
             steps.callback(remove_since, self._before)
             steps.callback(unmount_below, self.directory)
             steps.callback(self.docker.stop)
-            steps.callback(self.consul.stop)
-            steps.callback(self.bundles.stop)
-            for agent in self._agents:
-                steps.callback(agent.stop)
+            for part in self._parts:
+                steps.callback(part.stop)
             if self._agents[0].alive:
                 steps.callback(self.nomad.stop_all)

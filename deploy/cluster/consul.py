@@ -1,4 +1,8 @@
-"""A Consul agent in development mode (in memory, one server), on ports of its own."""
+"""Consul agents on ports of their own: a server in memory, and clients of it.
+
+A Nomad client removes from its Consul agent every task's service that it does not run itself, so two of them never
+share one: as on real nodes, each Nomad client has an agent of its own.
+"""
 
 import os
 import signal
@@ -13,18 +17,21 @@ PORTS = ("http", "dns", "server", "serf_lan")
 
 
 class Consul:
-    """The agent; `ports` has a port for each of `PORTS`."""
+    """The agent `name`; `ports` has a port for each of `PORTS`."""
 
-    def __init__(self, directory: Path, ports: dict[str, int]) -> None:
-        self._process = Background("consul", directory)
+    def __init__(self, name: str, directory: Path, ports: dict[str, int]) -> None:
+        self._name = name
+        self._process = Background(f"consul-{name}", directory)
+        self._data = directory / f"consul-{name}"
         self._ports = ports
         self.address = f"127.0.0.1:{ports['http']}"
         self.dns_port = ports["dns"]
         self.api = HttpApi(f"http://{self.address}/v1", "X-Consul-Index")
 
-    def start(self) -> None:
-        """Start the agent and wait until it leads its cluster of one."""
-        command = [str(binary("consul")), "agent", "-dev", "-bind=127.0.0.1", "-client=127.0.0.1", "-log-level=info"]
+    def start(self, server: "Consul | None" = None) -> None:
+        """Start the agent, a server or a client of `server`, and wait until a leader has its node in the catalog."""
+        command = [str(binary("consul")), "agent", f"-node={self._name}", "-log-level=info"]
+        command += ["-bind=127.0.0.1", "-client=127.0.0.1"]
         command += [f"-{name.replace('_', '-')}-port={port}" for name, port in self._ports.items()]
         # No gossip over the WAN and no gRPC: nobody to talk to.
         command += [
@@ -32,9 +39,14 @@ class Consul:
             "-grpc-port=-1",
             "-hcl=ports { grpc_tls = -1 }",
             "-hcl=disable_update_check = true",
+            "-hcl=leave_on_terminate = false",  # what ends here ends with its whole cluster
         ]
+        if server is None:
+            command += ["-dev"]
+        else:
+            command += [f"-data-dir={self._data}", f"-retry-join=127.0.0.1:{server._ports['serf_lan']}"]
         self._process.start(command, {key: value for key, value in os.environ.items() if not key.startswith("CONSUL_")})
-        self._process.until(self._leads, seconds=30)
+        self._process.until(self._known, seconds=30)
 
     @property
     def alive(self) -> bool:
@@ -69,9 +81,9 @@ class Consul:
         command = ["dig", "@127.0.0.1", "-p", str(self.dns_port), "+short", "+tries=1", "+time=2", *query]
         return subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()
 
-    def _leads(self) -> bool:
+    def _known(self) -> bool:
         try:
-            return bool(self.api.get("/status/leader")) and bool(self.api.get("/catalog/nodes"))
+            return any(node["Node"] == self._name for node in self.api.get("/catalog/nodes"))
         except OSError:
             return False
 

@@ -67,6 +67,8 @@ class Agent:
             "endpoint": f"unix://{docker}",
             "infra_image": infra_image,
             "gc": [{"image": False}],  # an image that Nomad deletes could not be pulled again
+            # Docker 20.10 says lines twice when it rotates its own file, by default after 2 MB (docs/decisions/068).
+            "logging": [{"type": "json-file", "config": [{"max-file": "2", "max-size": "500m"}]}],
         }
         client: dict[str, object] = {
             "enabled": True,

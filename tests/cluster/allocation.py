@@ -2,12 +2,14 @@
 
 import asyncio
 import json
+import time
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 
 from deploy.cluster.cluster import Cluster
+from tests.cluster.client import is_ready
 
 
 def address(cluster: Cluster, allocation: str) -> str:
@@ -25,6 +27,21 @@ async def health(client: aiohttp.ClientSession, address: str) -> dict[str, Any]:
             return found
     except aiohttp.ClientError:
         return {}
+
+
+async def until_ready(client: aiohttp.ClientSession, where: str) -> None:
+    async with asyncio.timeout(60):
+        while not await is_ready(client, where):
+            await asyncio.sleep(0.05)
+
+
+async def until_unready(client: aiohttp.ClientSession, where: str) -> float:
+    """How many seconds from now on it takes until /health/ready says so."""
+    began = time.monotonic()
+    async with asyncio.timeout(30):
+        while await is_ready(client, where):
+            pass
+    return time.monotonic() - began
 
 
 def records(cluster: Cluster, allocation: str) -> list[dict[str, Any]]:

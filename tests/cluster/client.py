@@ -1,6 +1,7 @@
 """A client as there are many: asks Consul's DNS where the service is, then calls it; and a steady load of such calls."""
 
 import asyncio
+import json
 import time
 from dataclasses import dataclass, field
 
@@ -12,6 +13,9 @@ import dns.resolver
 MODEL = "/v1/models/half_plus_two:predict"
 QUESTION = {"instances": [1.0, 2.0, 5.0]}
 ANSWER = {"predictions": [2.5, 3.0, 4.5]}
+_BODY = json.dumps(QUESTION).encode()
+FIRST_HALF = f"POST {MODEL} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(_BODY)}\r\n\r\n".encode() + _BODY[:10]
+SECOND_HALF = _BODY[10:]
 
 
 class Directory:
@@ -66,6 +70,15 @@ async def ask(session: aiohttp.ClientSession, address: str) -> Call:
             return Call(started, address, response.status, correct, retry_after)
     except (aiohttp.ClientError, TimeoutError) as error:
         return Call(started, address, failure=repr(error))
+
+
+async def half_a_request(address: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """A request that is in flight until `SECOND_HALF` is written."""
+    host, port = address.split(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    writer.write(FIRST_HALF)
+    await writer.drain()
+    return reader, writer
 
 
 async def is_ready(client: aiohttp.ClientSession, address: str) -> bool:

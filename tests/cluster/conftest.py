@@ -41,14 +41,14 @@ class Service:
 
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[Cluster]:
-    """A running cluster, gone without a trace afterwards."""
+    """A running cluster of two nodes, gone without a trace afterwards."""
     if reason := missing():
         _give_up(reason)
     with machine():
         if Cluster.found() is not None:
             _give_up("`make cluster` runs one already, which `make cluster-down` stops")
         before = Residue.now()
-        running = Cluster.start()
+        running = Cluster.start(clients=2)
         try:
             yield running
         finally:

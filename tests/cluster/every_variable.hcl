@@ -21,6 +21,7 @@ user             = "65532:65532"
 tfs_cpu          = 4000
 tfs_memory       = 8192
 tfs_threads      = 128
+tfs_log_size     = 10
 adapter_cpu      = 1000
 adapter_memory   = 1024
 disk             = 4096

@@ -12,7 +12,7 @@ import pytest
 
 from deploy.cluster.cluster import Cluster
 from tests.cluster.allocation import processes
-from tests.cluster.client import Directory, Load, ask, is_ready, session
+from tests.cluster.client import SECOND_HALF, Directory, Load, ask, half_a_request, is_ready, session
 from tests.cluster.conftest import Service
 from tests.cluster.jobfile import JOB
 
@@ -114,20 +114,15 @@ async def test_stopping_under_load_loses_no_request(cluster: Cluster, deploy: De
 async def test_a_request_in_flight_is_answered_after_the_stop_signal(cluster: Cluster, deploy: Deploy) -> None:
     service = deploy("in-flight", shutdown_delay=0)
     (address,) = cluster.consul.passing(service.name, 1, seconds=10)
-    host, port = address.split(":")
-    body = b'{"instances": [1.0, 2.0, 5.0]}'
-    head = f"POST /v1/models/half_plus_two:predict HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n".encode()
 
-    reader, writer = await asyncio.open_connection(host, int(port))
-    writer.write(head + body[:10])
-    await writer.drain()
+    reader, writer = await half_a_request(address)
     async with session() as client:
         assert await is_ready(client, address)
         await asyncio.to_thread(cluster.nomad.command, "job", "stop", "-detach", service.name)
         async with asyncio.timeout(20):
             while await is_ready(client, address):
                 pass
-    writer.write(body[10:])
+    writer.write(SECOND_HALF)
     await writer.drain()
 
     async with asyncio.timeout(20):

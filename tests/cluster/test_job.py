@@ -96,6 +96,7 @@ def test_a_variable_that_nothing_needs_to_set_has_a_default() -> None:
         ("tfs_cpu", "99", "The tfs_cpu must be 100 MHz or more"),
         ("tfs_memory", "255", "The tfs_memory must be 256 MiB or more"),
         ("tfs_threads", "1", "The tfs_threads must be a whole number between 2 and 1024"),
+        ("tfs_log_size", "21", "The tfs_log_size must be a whole number of MiB between 1 and 20"),
         ("adapter_cpu", "99", "The adapter_cpu must be 100 MHz or more"),
         ("adapter_memory", "127", "The adapter_memory must be 128 MiB or more"),
         ("disk", "255", "The disk must be 256 MiB or more"),

@@ -4,21 +4,19 @@ import asyncio
 import os
 import shutil
 import signal
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import aiohttp
 import pytest
 
 from deploy.bundle import pack
 from deploy.bundle.source import build
 from deploy.cluster.cluster import Cluster
 from deploy.cluster.process import ClusterError
-from tests.cluster.allocation import address, ended, events, health, processes, records
-from tests.cluster.client import MODEL, Directory, Load, ask, is_ready, refused_for_now, session
+from tests.cluster.allocation import address, ended, events, health, processes, records, until_ready, until_unready
+from tests.cluster.client import MODEL, Directory, Load, ask, refused_for_now, session
 from tests.cluster.conftest import Service
 from tests.cluster.jobfile import JOB, ROOT
 
@@ -114,36 +112,6 @@ async def test_a_model_server_killed_five_times_under_load_is_noticed_at_once_an
     assert load.calls[-1].correct
 
 
-async def test_a_killed_adapter_is_restarted_and_says_each_line_of_tensorflow_serving_once(
-    cluster: Cluster, deploy: Deploy
-) -> None:
-    service = deploy("adapter-killed")
-    (allocation,) = cluster.nomad.running(service.name)
-    stderr = Path(f"/proc/{processes(cluster, 'tfs', allocation['ID'])[-1]}/fd/2")
-    numbers = iter(range(1_000_000))
-
-    def write(count: int) -> None:
-        with stderr.open("w") as log:
-            log.writelines(f"2026-01-01 00:00:00.000000: I sequence.cc:1] line {next(numbers)}\n" for _ in range(count))
-
-    async with session() as client:
-        for kill in range(RESTARTS):
-            write(500)
-            os.kill(processes(cluster, "adapter", allocation["ID"])[-1], signal.SIGKILL)
-            write(500)
-            await asyncio.to_thread(cluster.nomad.restarted, allocation["ID"], "adapter", kill + 1, 30)
-            await until_ready(client, address(cluster, allocation["ID"]))
-    write(1)
-    last = f"line {next(numbers) - 1}"
-    async with asyncio.timeout(30):
-        while last not in (said := [record["body"] for record in records(cluster, allocation["ID"])]):
-            await asyncio.sleep(0.1)
-
-    assert [body for body in said if body.startswith("line ")] == [f"line {n}" for n in range(RESTARTS * 1000 + 1)]
-    (healed,) = cluster.nomad.running(service.name)
-    assert healed["ID"] == allocation["ID"], "the adapter was to be restarted, not the group"
-
-
 async def test_a_hanging_model_server_is_unready_by_deadline_and_in_the_end_both_tasks_are_restarted(
     cluster: Cluster, deploy: Deploy
 ) -> None:
@@ -209,21 +177,6 @@ async def test_a_model_server_that_is_out_of_memory_is_named_as_such(cluster: Cl
         "FATAL"
     ]
     await asyncio.to_thread(cluster.nomad.restarted, allocation["ID"], "tfs", 1, 60)
-
-
-async def until_ready(client: aiohttp.ClientSession, where: str) -> None:
-    async with asyncio.timeout(60):
-        while not await is_ready(client, where):
-            await asyncio.sleep(0.05)
-
-
-async def until_unready(client: aiohttp.ClientSession, where: str) -> float:
-    """How many seconds from now on it takes until /health/ready says so."""
-    began = time.monotonic()
-    async with asyncio.timeout(30):
-        while await is_ready(client, where):
-            pass
-    return time.monotonic() - began
 
 
 async def reason_of(where: str, words: str) -> str:

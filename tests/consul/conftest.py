@@ -34,7 +34,7 @@ def consul(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Consul]:
         assert os.environ.get("REQUIRE_CLUSTER") != "1", reason
         pytest.skip(reason)
     need("dig")
-    agent = Consul(tmp_path_factory.mktemp("consul"), dict(zip(PORTS, free_ports(len(PORTS)), strict=True)))
+    agent = Consul("node-1", tmp_path_factory.mktemp("consul"), dict(zip(PORTS, free_ports(len(PORTS)), strict=True)))
     agent.start()
     try:
         yield agent

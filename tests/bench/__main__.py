@@ -9,6 +9,7 @@ from pathlib import Path
 
 from tests.bench.life import Beside, Idle, idle, small_beside_large
 from tests.bench.measure import Bench, Running, Samples, Wrong, machine
+from tests.bench.observing import Observed, observed
 from tests.bench.peers import OURS, Backend, peers
 from tests.bench.picture import picture
 from tests.bench.processes import Cores, Processes
@@ -25,12 +26,15 @@ def main() -> int:
     chosen = {name: peer for name, peer in peers().items() if not options.peers or name in options.peers.split(",")}
     samples, left_out, beside = Samples(), dict[str, str](), list[Beside]()
     resting: Idle | None = None
+    watched: Observed | None = None
     cores = Cores.of_this_machine(pinned=not options.unpinned)
     with tempfile.TemporaryDirectory(prefix="tandem-bench-") as directory, Processes(Path(directory)) as processes:
         bench = Bench(processes, cores)
         if OURS in chosen:
             resting = idle(bench, chosen[OURS], 3 if options.quick else 10)
             print(f"ready {resting.ready:.2f} s, idle {resting.rss >> 20} MiB, {resting.cpu:.2%} CPU", flush=True)
+            watched = observed(bench, chosen[OURS])
+            print(watched, flush=True)
         backend = bench.backend()
         running: dict[str, Running] = {}
         for name, peer in chosen.items():
@@ -53,7 +57,7 @@ def main() -> int:
     placed = "everything on the same cores" if cores.peer == cores.rest else "peers on a core of their own"
     how = f"{options.rounds} rounds of {options.seconds:g} s, {placed}."
     met = {name: chosen[name] for name in running}
-    text = report(machine(), how, samples, met, every, left_out, resting, beside)
+    text = report(machine(), how, samples, met, every, left_out, resting, beside, watched)
     options.out.mkdir(parents=True, exist_ok=True)
     (options.out / "latest.md").write_text(text, encoding="utf-8")
     (options.out / "latest.svg").write_text(picture(samples, every), encoding="utf-8")

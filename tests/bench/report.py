@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from tests.bench.life import LARGE_IN_FLIGHT, Beside, Idle
 from tests.bench.measure import Samples
+from tests.bench.observing import PAGES, Observed
 from tests.bench.peers import OURS, Peer
 from tests.bench.workloads import Workload
 
@@ -50,7 +51,8 @@ COLUMNS = (
     "peer", "requests/s (least to most)", "p50 ms", "p99 ms", "CPU µs", "backend CPU µs", "memory MiB",
     "tandem's rate by this", "this CPU by tandem's",
 )  # fmt: skip
-RSS_GOAL, READY_GOAL, CPU_GOAL, BEHIND_GOAL = 96 * MIB, 1.0, 0.01, 0.020
+RSS_GOAL, READY_GOAL, CPU_GOAL, BEHIND_GOAL = 96 * MIB, 1.0, 0.0099, 0.020
+LINES_GOAL, ADDED_GOAL, PAGE_GOAL = 50_000, 8 * MIB, 0.020
 
 
 def report(
@@ -62,6 +64,7 @@ def report(
     left_out: Mapping[str, str],
     idle: Idle | None,
     beside: Sequence[Beside],
+    observed: Observed | None,
 ) -> str:
     """The whole document."""
     parts = [
@@ -80,7 +83,7 @@ def report(
         "",
         "## Reached",
         "",
-        *_goals(samples, idle, beside),
+        *_goals(samples, idle, beside, observed),
     ]
     for name, concurrency in dict.fromkeys((s.workload, s.concurrency) for s in samples.all):
         parts += ["", f"## {name}: {workloads[name].text}, {concurrency} at a time", ""]
@@ -95,7 +98,7 @@ def report(
     return "\n".join(parts) + "\n"
 
 
-def _goals(samples: Samples, idle: Idle | None, beside: Sequence[Beside]) -> list[str]:
+def _goals(samples: Samples, idle: Idle | None, beside: Sequence[Beside], observed: Observed | None) -> list[str]:
     rows = ["| what | goal | measured | |", "|---|---|---|---|"]
     for goal in GOALS:
         found = samples.ratio(goal.value, goal.ours, goal.theirs, goal.concurrency)
@@ -114,6 +117,12 @@ def _goals(samples: Samples, idle: Idle | None, beside: Sequence[Beside]) -> lis
             waited = found_beside.beside[1] - found_beside.alone[1]
             what = f"small behind {LARGE_IN_FLIGHT} large: p99 beyond its own"
             rows.append(_goal(what, BEHIND_GOAL, waited, False, lambda s: f"{s * 1e3:.1f} ms"))
+    if observed:
+        followed = "lines of TensorFlow Serving's log followed a second of CPU"
+        rows.append(_goal(followed, LINES_GOAL, observed.lines, True, lambda lines: f"{lines:,.0f}"))
+        rows.append(_goal("memory that this takes", ADDED_GOAL, observed.added, False, lambda b: f"{b / MIB:.1f} MiB"))
+        page = f"`/metrics` of {observed.series:,} series: p50 of {PAGES}"
+        rows.append(_goal(page, PAGE_GOAL, observed.page, False, lambda s: f"{s * 1e3:.1f} ms"))
     if idle:
         rows += ["", f"From its start the adapter is ready after {idle.start:.2f} s when the backend is there already."]
     return rows

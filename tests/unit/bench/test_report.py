@@ -9,6 +9,7 @@ import pytest
 from adapter.inference.wire import model_spec, predict_request
 from tests.bench.life import Beside, Idle
 from tests.bench.measure import Sample, Samples
+from tests.bench.observing import Observed
 from tests.bench.peers import peers
 from tests.bench.picture import picture
 from tests.bench.processes import Cores, usage
@@ -20,8 +21,11 @@ def sample(peer: str, rate: float, number: int = 1, failure: str = "", workload:
     return Sample(peer, workload, 64, number, 100, rate, 0.001, 0.002, 0.003, 100e-6, 10e-6, 80 << 20, failure)
 
 
-def text(samples: Samples, beside: tuple[Beside, ...] = (), idle: Idle | None = None) -> str:
-    return report("A machine.", "Somehow.", samples, peers(), workloads(), {"kserve": "no wheel|here"}, idle, beside)
+def text(
+    samples: Samples, beside: tuple[Beside, ...] = (), idle: Idle | None = None, seen: Observed | None = None
+) -> str:
+    left_out = {"kserve": "no wheel|here"}
+    return report("A machine.", "Somehow.", samples, peers(), workloads(), left_out, idle, beside, seen)
 
 
 def test_a_ratio_is_the_median_of_the_ratios_within_each_round():
@@ -61,7 +65,14 @@ def test_what_a_small_request_waits_behind_large_ones_is_judged_beyond_its_own_p
 def test_idle_figures_are_judged():
     found = text(Samples([sample("tandem", 1)]), idle=Idle(start=0.8, ready=0.2, rss=97 << 20, cpu=0.004))
     assert "| memory when idle | ≤ 96 MiB | 97 MiB | **missed** |" in found
-    assert "| CPU when idle | ≤ 1.00% | 0.40% | reached |" in found
+    assert "| CPU when idle | ≤ 0.99% | 0.40% | reached |" in found
+
+
+def test_what_being_observed_takes_is_judged():
+    found = text(Samples([sample("tandem", 1)]), seen=Observed(lines=49_000, added=1 << 20, page=0.0161, series=1077))
+    assert "followed a second of CPU | ≥ 50,000 | 49,000 | **missed** |" in found
+    assert "| memory that this takes | ≤ 8.0 MiB | 1.0 MiB | reached |" in found
+    assert "| `/metrics` of 1,077 series: p50 of 200 | ≤ 20.0 ms | 16.1 ms | reached |" in found
 
 
 def test_the_picture_has_a_bar_for_each_peer_and_workload():

@@ -39,7 +39,10 @@ def main() -> int:
     # which make no cycles.
     gc.freeze()
     gc.set_threshold(10_000, 20, 50)
-    return uvloop.run(serve(config, bundle, stream, access))
+    try:
+        return uvloop.run(serve(config, bundle, stream, access))
+    finally:
+        stream.stop()
 
 
 if __name__ == "__main__":

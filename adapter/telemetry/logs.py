@@ -5,8 +5,9 @@
 
 The last three where a record belongs to a request that has a trace.
 
-Lines leave through one buffered writer: a request only appends to it, and the event loop flushes it ten times a second
-and at once for warnings, so that no request waits for the platform's log pipe. Other threads' records go by the loop.
+Lines leave through one buffer: a request only appends to it, and the event loop hands it over, ten times a second and at
+once for warnings, to the thread that writes (`output.py`), so that nothing ever waits for the platform's log pipe. Other
+threads' records go by the loop.
 """
 
 import asyncio
@@ -26,11 +27,19 @@ from aiohttp import ClientPayloadError
 from aiohttp.http import HttpProcessingError
 from aiohttp.web import RequestPayloadError
 
+from adapter.telemetry.metrics import LOG_DROPPED
+from adapter.telemetry.output import Output
 from adapter.telemetry.traces import Trace
 
 FLUSH_SECONDS = 0.1
+ANNOUNCE_SECONDS = 1.0
+# At the end: so long for a reader that has fallen behind.
+STOP_SECONDS = 1.0
 MAX_BODY = 16_384
+# Bytes that wait for the reader; beyond half of it who can wait does (`LogStream.clogged`).
 MAX_BUFFER = 4 << 20
+
+log = logging.getLogger(__name__)
 
 # OpenTelemetry log data model, "Severity Fields".
 SEVERITY_NUMBER: Mapping[str, int] = {"DEBUG": 5, "INFO": 9, "WARNING": 13, "ERROR": 17, "CRITICAL": 21}
@@ -72,12 +81,13 @@ def _second(seconds: int) -> str:
 class LogStream:
     """The process's stdout as the common log. It belongs to the event loop's thread; `CommonHandler` takes any.
 
-    Records written before `start` are written through; afterwards they are buffered. A platform that stops reading
-    costs records, never requests: beyond `MAX_BUFFER` bytes lines are dropped and counted in `dropped`.
+    Records written before `start` are written through; afterwards they are buffered. A platform that stops reading, or
+    cannot be written to, costs records, never requests: those beyond `MAX_BUFFER` bytes are dropped. They are counted,
+    and said in the log once it can be written again.
     """
 
     def __init__(self, resource: Mapping[str, str], output: BinaryIO | None = None) -> None:
-        self._output = output or sys.stdout.buffer
+        self._output = Output(output or sys.stdout.buffer, self._failed)
         self.attributes = resource
         """Of the resource that every record ends with."""
         self.resource = orjson.dumps(dict(resource))
@@ -85,24 +95,42 @@ class LogStream:
         self._resource = orjson.Fragment(self.resource)
         self._lines: list[bytes] = []
         self._size = 0
+        self._room = MAX_BUFFER
         self._timer: asyncio.TimerHandle | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread = 0
-        self.dropped = 0
+        self._dropped = 0
+        self._unwritten = 0
+        self._told = 0
+        self._told_at = -ANNOUNCE_SECONDS
         self.export: Callable[[Entry], None] | None = None
         """Takes every record once more, for OTLP."""
         self.innermost: Callable[[Trace], Trace] | None = None
         """A sampled request's trace at the span that its handler is in now."""
 
+    @property
+    def dropped(self) -> int:
+        """Records lost so far: the buffer was full, or they could not be written."""
+        return self._dropped + self._unwritten
+
+    @property
+    def clogged(self) -> bool:
+        """So much waits for the reader that whoever has records which can wait elsewhere had better let them wait."""
+        return self._output.waiting > MAX_BUFFER // 2
+
     def start(self) -> None:
         """Buffer from now on; call it inside the running event loop."""
         self._loop = asyncio.get_running_loop()
         self._thread = threading.get_ident()
+        self._output.start()
 
     def stop(self) -> None:
-        """Write what is buffered and write through again."""
+        """Write what is buffered, if the reader takes it within `STOP_SECONDS`, and write through again."""
+        if self._loop is None:
+            return
         self._loop = None
         self.flush()
+        self._output.stop(STOP_SECONDS)
 
     def mend(self) -> None:
         """End the line that a killed process left without an end, so that it takes none of ours with it."""
@@ -144,11 +172,14 @@ class LogStream:
 
     def append(self, line: bytes, *, at_once: bool = False) -> None:
         """Add one record that is a line already; `at_once`: do not wait for others."""
-        if self._size + len(line) > MAX_BUFFER:
-            self.dropped += 1
+        self._size += len(line)
+        if self._size > self._room and not self._has_room():
+            self._size -= len(line)
+            self._dropped += 1
+            LOG_DROPPED.inc()
+            self._flush_soon()  # to see whether there is room again
             return
         self._lines.append(line)
-        self._size += len(line)
         if at_once or self._loop is None:
             self.flush()
         elif self._timer is None:
@@ -165,15 +196,43 @@ class LogStream:
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody is left to write
             self._loop.call_soon_threadsafe(write)
 
-    def flush(self) -> None:
-        """Hand the buffer to the operating system."""
+    def flush(self, then: Callable[[], None] | None = None) -> None:
+        """Hand the buffer over to be written; `then` is called once it is, maybe by another thread."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+        if self.dropped != self._told:
+            self._tell_of_lost()
         lines, self._lines, self._size = self._lines, [], 0
-        if lines:
-            self._output.write(b"".join(lines))
-            self._output.flush()
+        if lines or then is not None:
+            self._output.put(b"".join(lines), then)
+            self._room = MAX_BUFFER - self._output.waiting
+
+    def _has_room(self) -> bool:
+        self._room = MAX_BUFFER - self._output.waiting
+        return self._size <= self._room
+
+    def _flush_soon(self) -> None:
+        if self._timer is None and self._loop is not None:
+            self._timer = self._loop.call_later(FLUSH_SECONDS, self.flush)
+
+    def _tell_of_lost(self) -> None:
+        """What was lost, once there is room and at most once a second."""
+        now = time.monotonic()
+        if self._output.broken or self.clogged or now - self._told_at < ANNOUNCE_SECONDS:
+            self._flush_soon()
+            return
+        lost, self._told, self._told_at = self.dropped - self._told, self.dropped, now
+        attributes = {"tandem.task": "adapter", "event.name": "tandem.log.lost", "tandem.log.records_dropped": lost}
+        body = f"Lost of this log: {lost} records, which nobody read in time or which could not be written"
+        self.write("WARNING", body, attributes, hold=True)
+
+    def _failed(self, lines: int, error: OSError, first: bool) -> None:
+        """So many could not be written; called by the thread that tried."""
+        self._unwritten += lines
+        LOG_DROPPED.inc(lines)
+        if first:
+            log.error("The log cannot be written to stdout: %s", error)
 
 
 class CommonHandler(logging.Handler):

@@ -69,7 +69,11 @@ BODY_BYTES = Gauge(
     "Bytes of request bodies that have come and are not answered yet.",
     registry=REGISTRY,
 )
-LOG_DROPPED = Gauge("tandem_log_records_dropped", "Log records lost to a full buffer.", registry=REGISTRY)
+LOG_DROPPED = Counter(
+    "tandem_log_records_dropped",
+    "Log records that nobody read in time or that could not be written.",
+    registry=REGISTRY,
+)
 TFS_LOG_LINES = Counter("tandem_tfs_log_lines", "Lines of TensorFlow Serving's log that were read.", registry=REGISTRY)
 TFS_LOG_LINES_DROPPED = Counter(
     "tandem_tfs_log_lines_dropped", "Of these, dropped because reading was too far behind.", registry=REGISTRY

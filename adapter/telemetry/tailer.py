@@ -8,8 +8,9 @@ Exactly once: records are written out, then the place up to which they were is n
 (`alloc/logs` is read-only in Nomad since 1.11.5), after each piece. An adapter that is killed in the microseconds
 between is told by the log itself, in which each record has its place (`own_log.py`), so that it goes on where it stopped.
 
-The files are the buffer: reading takes at most `Limits.share` of the event loop's time, the rest waits in them. Lost is
-only what lies more than `Limits.backlog` bytes behind or what rotation has removed; it is counted, and said in the log.
+The files are the buffer: reading takes at most `Limits.share` of the event loop's time, and pauses while the reader of
+our own log lags; the rest waits in them. Lost is only what lies more than `Limits.backlog` bytes behind or what rotation
+has removed; it is counted, and said in the log.
 """
 
 import asyncio
@@ -22,6 +23,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -331,7 +333,7 @@ class Tailer:
         end = time.monotonic() + seconds
         try:
             for follower in self._followers.values():
-                while time.monotonic() < end and self._step(follower) >= 0:
+                while time.monotonic() < end and not self._stream.clogged and self._step(follower) >= 0:
                     self._commit()
                 follower.finish()
         except OSError as error:
@@ -340,14 +342,14 @@ class Tailer:
         self._commit()
         for follower in self._followers.values():
             follower.files.close()
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
-            self._descriptor = -1
+        self._stream.flush(self._close)
 
     async def _turn(self) -> bool:
-        """One piece of each stream, in the time allowed; whether there may be more."""
+        """One piece of each stream, in the time allowed; whether there may be more. Nothing while our own reader lags."""
         more = False
         for follower in self._followers.values():
+            if self._stream.clogged:
+                return False
             began = time.thread_time()
             if self._step(follower) < 0:
                 follower.settle()
@@ -388,17 +390,24 @@ class Tailer:
             return
         self._saved = places
         data = json.dumps({name: place._asdict() for name, place in places.items()}).encode()
+        self._stream.flush(partial(self._note, data))
+
+    def _note(self, data: bytes) -> None:
+        """The records are out; called by the thread that wrote them."""
         try:
             if self._descriptor < 0:
                 self._descriptor = os.open(self._checkpoint, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            self._stream.flush()
             # In place, in one write of one length: no other process reads it, and a rename would cost a disk's flush.
             os.pwrite(self._descriptor, data.ljust(_CHECKPOINT_BYTES), 0)
         except OSError as error:
-            self._stream.flush()
             if not self._unsaveable:
                 self._unsaveable = True
                 log.warning("Cannot note how far TensorFlow Serving's log is read; a restart repeats it: %s", error)
+
+    def _close(self) -> None:
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
 
     def _load(self) -> dict[str, Position]:
         try:

@@ -1,11 +1,15 @@
 """The common log format, and the stream that requests append to."""
 
 import asyncio
+import errno
 import io
 import json
 import logging
+import os
+from functools import partial
 from typing import Any
 
+import pytest
 from aiohttp.http import HttpProcessingError
 
 from adapter.telemetry import logs
@@ -45,7 +49,11 @@ async def test_information_is_buffered_and_a_warning_takes_it_along() -> None:
     stream.write("INFO", "first", {})
     assert output.getvalue() == b""
     stream.write("WARNING", "second", {})
+    stream.write("INFO", "third", {})
+    while not output.getvalue():  # by another thread
+        os.sched_yield()
     assert [record["body"] for record in records(output)] == ["first", "second"]
+    stream.stop()
 
 
 async def test_the_buffer_is_written_soon_and_at_the_end() -> None:
@@ -60,13 +68,57 @@ async def test_the_buffer_is_written_soon_and_at_the_end() -> None:
     assert [record["body"] for record in records(output)] == ["one", "two"]
 
 
-async def test_a_reader_that_stands_still_costs_records_and_they_are_counted() -> None:
-    stream = LogStream(RESOURCE, io.BytesIO())
-    stream.start()
-    for _ in range(600):
-        stream.write("INFO", "x" * logs.MAX_BODY, {})
-    assert stream.dropped > 0
-    stream.stop()
+async def test_what_no_reader_takes_is_dropped_beyond_a_bound_and_said_once_one_does() -> None:
+    reader, writer = os.pipe()
+    with os.fdopen(writer, "wb", buffering=0) as output, os.fdopen(reader, "rb") as pipe:
+        stream = LogStream(RESOURCE, output)
+        stream.start()
+        for _ in range(600):
+            stream.write("WARNING", "x" * logs.MAX_BODY, {})
+        dropped = stream.dropped
+        assert 600 - dropped == pytest.approx(logs.MAX_BUFFER / logs.MAX_BODY, rel=0.05)
+        assert stream.clogged
+        told = await asyncio.to_thread(next, filter(_tells_of_lost, map(json.loads, pipe)))
+        assert told["attributes"]["tandem.log.records_dropped"] == dropped
+        assert not stream.clogged
+        stream.stop()
+
+
+def test_a_line_that_breaks_off_takes_no_other_with_it_and_no_note_is_made_of_it() -> None:
+    disk = Disk(room=250)
+    stream = LogStream(RESOURCE, disk)
+    noted: list[int] = []
+    for number in range(3):
+        stream.write("INFO", f"{number}", {})
+        stream.flush(partial(noted.append, number))
+    assert noted == [0]
+    disk.room = 10_000
+    stream.write("INFO", "3", {})
+    stream.flush(partial(noted.append, 3))
+    assert noted == [0, 3]
+    whole, torn, *others = disk.content.splitlines()
+    assert not torn.endswith(b"}")
+    assert [json.loads(line)["body"] for line in (whole, others[0])] == ["0", "3"]
+    assert json.loads(others[1])["attributes"]["tandem.log.records_dropped"] == stream.dropped == 2
+
+
+class Disk(io.RawIOBase):
+    """A file with room for so many bytes."""
+
+    def __init__(self, room: int) -> None:
+        self.room = room
+        self.content = b""
+
+    def write(self, data: Any) -> int:
+        taken = bytes(data[: self.room - len(self.content)])
+        if not taken:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        self.content += taken
+        return len(taken)
+
+
+def _tells_of_lost(record: dict[str, Any]) -> bool:
+    return bool(record["attributes"].get("event.name") == "tandem.log.lost")
 
 
 def test_long_bodies_are_cut_and_lone_surrogates_survive() -> None:

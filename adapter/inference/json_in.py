@@ -18,12 +18,12 @@ from typing import Any
 
 import numpy as np
 
-from adapter.inference import json_scan, json_tree
+from adapter.inference import json_long, json_parts, json_scan, json_tree
 from adapter.inference.json_columns import values
 from adapter.inference.json_numbers import PIECE, numbers, numbers_at_once
 from adapter.inference.json_tree import Path, Piecewise, path_from
 from adapter.inference.tensor import Array, BadInput, Signature, Tensor, TensorSpec
-from adapter.inference.turns import at_once
+from adapter.inference.turns import LARGE, at_once
 
 Steps = Generator[None, None, dict[str, Tensor]]
 
@@ -32,7 +32,13 @@ _HEAD = re.compile(
     rb"[ \t\r\n]*\{[ \t\r\n]*(?:" + _SIGNATURE + rb',[ \t\r\n]*)?"(instances|inputs)"[ \t\r\n]*:[ \t\r\n]*'
 )
 _TAIL = re.compile(rb",[ \t\r\n]*" + _SIGNATURE + rb"\Z")
-_LONGEST_TAIL = 512
+# Where there is more, it is white space, and is read with care.
+_LONGEST_HEAD, _LONGEST_TAIL = 4096, 512
+_KEY = b"signature_name"
+# A list of numbers takes as long as the text of so many, besides its own.
+_EACH = 1 << 10
+# Text that is looked at for the key in one go: about 2 ms.
+_LOOKED_AT = 1 << 22
 _NUMBER_OR_LIST = b"[-0123456789 \t\r\n"
 
 
@@ -40,7 +46,8 @@ _NUMBER_OR_LIST = b"[-0123456789 \t\r\n"
 class PredictBody:
     """A predict body that has told which signature it means; its tensors are made once the caller has looked that up.
 
-    The value of `instances` (`row`) or `inputs` is still text, between `start` and `end` of `body`, or all is in `tree`.
+    The value of `instances` (`row`) or `inputs` is still text, between `start` and `end` of `body`, or all is in `tree`,
+    but for what is `Large`.
     """
 
     signature_name: str
@@ -75,15 +82,16 @@ class PredictBody:
             found = yield from self._from_text(inputs)
             if found is not None:
                 return found
-            self.tree = json_scan.load(self.body)
+            large = len(self.body) >= LARGE
+            self.tree = (yield from json_parts.read(self.body)) if large else json_scan.load(self.body)
             if json_tree.signature_name(self.tree) != self.signature_name:
                 # What looked like the body's last member came after its end, and the signature has been looked up.
                 raise BadInput("JSON Parse error: there is a 'signature_name' after the end of the object")
-        return json_tree.tensors(self.tree, inputs)
+        return (yield from json_long.tensors(self.tree, inputs))
 
     def _from_text(self, inputs: Mapping[str, TensorSpec]) -> Generator[None, None, dict[str, Tensor] | None]:
         """All inputs by way of `json_numbers`, or None if the text takes more care."""
-        objects = values(self.body, self.start, self.end, self.row, inputs)
+        objects = yield from values(self.body, self.start, self.end, self.row, inputs)
         if objects is None:
             return None
         only = next(iter(inputs))
@@ -104,7 +112,7 @@ class PredictBody:
                 if array.shape != column[0].shape:
                     shapes = f"expected shape {list(column[0].shape)} as before it, got {list(array.shape)}"
                     raise BadInput(f"{self._path(key, position)(())}: {shapes}")
-                done += end - start
+                done += end - start + _EACH
                 if done > PIECE:
                     done = 0
                     yield
@@ -134,9 +142,24 @@ def _has_rows(array: Array) -> bool:
 def parse(body: bytes) -> PredictBody:
     """The outer structure of a predict body; BadInput if it has none."""
     usual = _usual(body)
-    if usual is not None:
+    if usual is not None and not _may_name_a_signature(body, usual.start, usual.end):
         return usual
-    tree = json_scan.load(body)
+    return _named(json_scan.load(body))
+
+
+def parse_in_steps(body: bytes) -> Generator[None, None, PredictBody]:
+    """The same for large bodies: yields every few milliseconds."""
+    usual = _usual(body)
+    if usual is None:
+        return _named((yield from json_parts.read(body)))
+    for start in range(usual.start, usual.end, _LOOKED_AT):
+        if _may_name_a_signature(body, start, min(start + _LOOKED_AT + len(_KEY), usual.end)):
+            return _named((yield from json_parts.read(body)))
+        yield
+    return usual
+
+
+def _named(tree: dict[str, Any]) -> PredictBody:
     return PredictBody(json_tree.signature_name(tree), "instances" in tree, tree=tree)
 
 
@@ -145,7 +168,7 @@ def _usual(body: bytes) -> PredictBody | None:
 
     What follows the last brace is no part of the body, as in TFS; if it is not the right brace, the value won't parse.
     """
-    head = _HEAD.match(body)
+    head = _HEAD.match(body, 0, _LONGEST_HEAD)
     if head is None:
         return None
     name, key = head.groups()
@@ -159,7 +182,7 @@ def _usual(body: bytes) -> PredictBody | None:
             name, end = tail[1], window + tail.start()
             if body.find(b"}", start, end) >= 0 and body.count(b"{", start, end) != body.count(b"}", start, end):
                 return None  # the object ends before what looks like its last member
-    if start == end or _may_name_a_signature(body, start, end):
+    if start == end:
         return None
     try:
         signature_name = name.decode() if name else ""
@@ -171,4 +194,4 @@ def _usual(body: bytes) -> PredictBody | None:
 def _may_name_a_signature(body: bytes, start: int, end: int) -> bool:
     """Whether the key stands between two offsets, where a usual body has no keys but those of its inputs."""
     quote = body.find(b'"', start, end)
-    return quote >= 0 and (body.find(b"\\", quote, end) >= 0 or body.find(b"signature_name", quote, end) >= 0)
+    return quote >= 0 and (body.find(b"\\", quote, end) >= 0 or body.find(_KEY, quote, end) >= 0)

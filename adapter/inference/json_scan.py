@@ -25,8 +25,9 @@ _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 _KEY = re.compile(rb'"[ \t\r\n]*:')
 _SPACE = re.compile(r"[ \t\r\n]*")
 _ECHO = 256
-_TYPES = {type(None): "Null", int: "Number", float: "Number", str: "String", list: "Array"}
-_TOO_DEEP = "JSON Parse error: nested too deeply"
+_TYPES = {type(None): "Null", int: "Number", float: "Number", str: "String"}
+WHITE = b" \t\r\n"
+TOO_DEEP = "JSON Parse error: nested too deeply"
 
 
 class Repeated(dict[str, Any]):
@@ -38,7 +39,7 @@ def load(body: bytes) -> Object:
     if not body:
         raise BadInput("JSON Parse error: The document is empty")
     if len(body) > MOST_VALUES and _has_too_many_values(body):
-        raise BadInput(f"More than {MOST_VALUES} values are taken only if all are numbers, in lists of equal length")
+        raise too_many()
     tree = _beginning_of(body)
     if not isinstance(tree, dict):
         raise BadInput(f"JSON Value: {echo(tree)} Is not object")
@@ -52,6 +53,20 @@ def _has_too_many_values(body: bytes) -> bool:
         if count > MOST_VALUES:
             return True
     return False
+
+
+def too_many() -> BadInput:
+    """What is said of more than `MOST_VALUES` values."""
+    return BadInput(f"More than {MOST_VALUES} values are taken only if all are numbers, in lists of equal length")
+
+
+def whole(text: bytes) -> Any:
+    """The JSON value that a text is; BadInput if it is none, or more than one."""
+    try:
+        tree = orjson.loads(text)
+    except orjson.JSONDecodeError:
+        return _scan(text, True)
+    return tree if _each_key_stands_once(tree, text) else _scan(text, True)
 
 
 def value(text: bytes) -> Any:
@@ -104,7 +119,7 @@ def _scan(body: bytes, whole: bool) -> Any:
     except json.JSONDecodeError as error:
         raise BadInput(f"JSON Parse error: {error.msg} at offset: {error.pos}") from None
     except (RecursionError, MemoryError):
-        raise BadInput(_TOO_DEEP) from None
+        raise BadInput(TOO_DEEP) from None
     return tree
 
 
@@ -156,6 +171,8 @@ def echo(value: Any) -> str:
 
 def type_name(value: Any) -> str:
     """What rapidjson calls the type of a JSON value."""
+    if isinstance(value, list):
+        return "Array"
     return str(value) if type(value) is bool else _TYPES.get(type(value), "Object")
 
 

@@ -51,25 +51,31 @@ def tensors(tree: Object, inputs: Mapping[str, TensorSpec]) -> dict[str, Tensor]
 
 
 def _from_rows(rows: list[Any], inputs: Mapping[str, TensorSpec]) -> dict[str, Tensor]:
-    if not _is_object(rows[0]):
+    objects = is_object(rows[0])
+    check_rows(rows, 0, objects, inputs)
+    if not objects:
+        ((name, spec),) = inputs.items()
+        return {name: tensor(rows, spec.dtype, path_from("instances"))}
+    return {name: tensor([row[name] for row in rows], spec.dtype, path_in_rows(name)) for name, spec in inputs.items()}
+
+
+def check_rows(rows: list[Any], first: int, objects: bool, inputs: Mapping[str, TensorSpec]) -> None:
+    """That rows, from number `first` on, are objects with a value for each input; or, without `objects`, that none is one."""
+    if not objects:
         if len(inputs) > 1:
             raise BadInput(
                 "instances is a plain list, but expecting list of objects as multiple input tensors required "
                 "as per tensorinfo_map"
             )
-        for index, row in enumerate(rows):
-            if _is_object(row):
+        for index, row in enumerate(rows, first):
+            if is_object(row):
                 raise BadInput(f"Expecting value/list but got object at item {index} of input list")
-        ((name, spec),) = inputs.items()
-        return {name: _tensor(rows, spec.dtype, path_from("instances"))}
-    for index, row in enumerate(rows):
-        if not _is_object(row):
+        return
+    for index, row in enumerate(rows, first):
+        if not is_object(row):
             raise BadInput(f"Expecting object but got list at item {index} of input list")
         if row.keys() != inputs.keys():
             raise BadInput(_wrong_keys(index, row, inputs))
-    return {
-        name: _tensor([row[name] for row in rows], spec.dtype, _path_in_rows(name)) for name, spec in inputs.items()
-    }
 
 
 def _wrong_keys(index: int, row: Object, inputs: Mapping[str, TensorSpec]) -> str:
@@ -80,18 +86,25 @@ def _wrong_keys(index: int, row: Object, inputs: Mapping[str, TensorSpec]) -> st
 
 
 def _from_columns(value: Any, inputs: Mapping[str, TensorSpec]) -> dict[str, Tensor]:
-    if not _is_object(value):
+    check_columns(value, inputs)
+    if not is_object(value):
+        ((name, spec),) = inputs.items()
+        return {name: tensor(value, spec.dtype, path_from("inputs"))}
+    return {name: tensor(value[name], spec.dtype, path_from(f"inputs.{name}")) for name, spec in inputs.items()}
+
+
+def check_columns(value: Any, inputs: Mapping[str, TensorSpec]) -> None:
+    """That `inputs` has a value for each input; or is one, if there is only one."""
+    if not is_object(value):
         if len(inputs) > 1:
             raise BadInput(
                 "inputs is a plain value/list, but expecting an object as multiple input tensors required "
                 "as per tensorinfo_map"
             )
-        ((name, spec),) = inputs.items()
-        return {name: _tensor(value, spec.dtype, path_from("inputs"))}
+        return
     missing = [name for name in inputs if name not in value]
     if missing:
         raise BadInput(f"Missing named input: {missing[0]} in 'inputs' object.")
-    return {name: _tensor(value[name], spec.dtype, path_from(f"inputs.{name}")) for name, spec in inputs.items()}
 
 
 def path_from(prefix: str) -> Path:
@@ -99,23 +112,31 @@ def path_from(prefix: str) -> Path:
     return lambda index: prefix + "".join([f"[{position}]" for position in index])
 
 
-def _path_in_rows(name: str) -> Path:
+def path_in_rows(name: str) -> Path:
+    """Paths to what an input has in all rows."""
     return lambda index: path_from(f"instances[{index[0]}].{name}")(index[1:]) if index else f"instances: {name}"
 
 
-def _is_object(value: Any) -> bool:
+def is_object(value: Any) -> bool:
+    """Whether it is an object, and not a string of bytes."""
     return isinstance(value, dict) and not (len(value) == 1 and is_base64(value))
 
 
-def _tensor(value: Any, dtype: DType, path: Path) -> Tensor:
+def tensor(value: Any, dtype: DType, path: Path) -> Tensor:
+    """A value, or lists of values nested regularly."""
     shape, leaves = flattened(value, path)
+    return Tensor(dtype, array(leaves, shape, dtype, path))
+
+
+def array(leaves: list[Any], shape: Shape, dtype: DType, path: Path) -> Array:
+    """What `flattened` found, as the dtype has it."""
     values = _array(leaves, dtype, lambda position: path(unravelled(position, shape))).reshape(shape)
     if dtype.is_string or dtype is BOOL:
-        return Tensor(dtype, values)
-    array = converted(values, dtype)
-    if array is None:
+        return values
+    found = converted(values, dtype)
+    if found is None:
         raise BadInput(f"{path(())}: {unpaired(dtype)}")
-    return Tensor(dtype, array)
+    return found
 
 
 class Piecewise:

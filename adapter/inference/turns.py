@@ -5,8 +5,13 @@ yield every few milliseconds; here one of them runs at a time, and between its p
 """
 
 import asyncio
+import math
 from collections.abc import Generator
 from typing import TypeVar
+
+from grpc import StatusCode
+
+from adapter.errors import CallFailed
 
 T = TypeVar("T")
 
@@ -23,10 +28,19 @@ class Turns:
     def __init__(self) -> None:
         self._lock = asyncio.Lock()
 
-    async def take(self, steps: Generator[None, None, T]) -> T:
-        """The generator's result, other tasks having run between its pieces; its exceptions are raised."""
+    async def take(self, steps: Generator[None, None, T], deadline: float = math.inf) -> T:
+        """The generator's result, other tasks having run between its pieces; its exceptions are raised.
+
+        Nothing is done any more once the task is cancelled, or the deadline, in the event loop's time, has passed.
+
+        Raises:
+            CallFailed: DEADLINE_EXCEEDED, as if TensorFlow Serving had not answered in time.
+        """
+        now = asyncio.get_running_loop().time
         async with self._lock:
             while True:
+                if now() > deadline:
+                    raise CallFailed(StatusCode.DEADLINE_EXCEEDED, "Deadline exceeded")
                 try:
                     next(steps)
                 except StopIteration as stop:

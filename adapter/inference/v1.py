@@ -113,12 +113,16 @@ class V1:
         plane = self._plane
         body = await self._bodies.read(exchange)
         exchange.lap("read")
-        parsed = json_in.parse(body)
-        endpoint = await plane.endpoint(servable, parsed.signature_name, exchange.deadline)
-        if len(body) < LARGE:
-            inputs = parsed.tensors(endpoint.signature)
+        large = len(body) >= LARGE
+        if large:
+            parsed = await plane.turns.take(json_in.parse_in_steps(body), exchange.deadline)
         else:
-            inputs = await plane.turns.take(parsed.tensors_in_steps(endpoint.signature))
+            parsed = json_in.parse(body)
+        endpoint = await plane.endpoint(servable, parsed.signature_name, exchange.deadline)
+        if large:
+            inputs = await plane.turns.take(parsed.tensors_in_steps(endpoint.signature), exchange.deadline)
+        else:
+            inputs = parsed.tensors(endpoint.signature)
         exchange.lap("parse")
         exchange.attributes["tandem.signature"] = parsed.signature_name[:128] or DEFAULT_SIGNATURE
         prediction = await plane.predict(endpoint, inputs, exchange.deadline, exchange.trace)

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from adapter.inference import json_in, json_numbers
+from adapter.inference import json_in, json_numbers, json_parts
 from adapter.inference.tensor import (
     FLOAT,
     BadInput,
@@ -14,6 +14,7 @@ from adapter.inference.tensor import (
     Tensor,
     TensorSpec,
 )
+from adapter.inference.turns import at_once
 
 
 def signature(**dtypes: DType) -> Signature:
@@ -25,7 +26,9 @@ X = signature(x=FLOAT)
 
 
 def tensors(body: bytes | str, wanted: Signature = X) -> dict[str, Tensor]:
-    return json_in.parse(body.encode() if isinstance(body, str) else body).tensors(wanted)
+    text = body.encode() if isinstance(body, str) else body
+    parsed = json_in.parse(text) if len(text) < json_in.LARGE else at_once(json_in.parse_in_steps(text))
+    return parsed.tensors(wanted)
 
 
 def values(body: bytes | str, dtype: DType = FLOAT) -> Any:
@@ -44,12 +47,21 @@ def refusal(body: bytes | str, wanted: Signature = X) -> str:
 
 
 class pieces_of:  # noqa: N801 - a context manager for property tests, which function-scoped fixtures don't suit
-    def __init__(self, size: int) -> None:
+    """Bodies are read as large ones are, in pieces of so many bytes; with None, as small ones are."""
+
+    def __init__(self, size: int | None) -> None:
         self.size = size
 
     def __enter__(self) -> None:
-        self.before = json_numbers.PIECE
-        json_numbers.PIECE = json_in.PIECE = self.size
+        self.before = json_numbers.PIECE, json_in.LARGE, json_parts.CHUNK
+        if self.size is not None:
+            self._set(self.size, 0, self.size)
 
     def __exit__(self, *_: object) -> None:
-        json_numbers.PIECE = json_in.PIECE = self.before
+        self._set(*self.before)
+
+    @staticmethod
+    def _set(piece: int, large: int, chunk: int) -> None:
+        json_numbers.PIECE = json_in.PIECE = piece
+        json_in.LARGE = large
+        json_parts.CHUNK = chunk

@@ -4,6 +4,7 @@ import json
 import math
 import re
 from base64 import b64encode
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,14 +31,13 @@ from adapter.inference.tensor import (
     BadInput,
     DType,
 )
-from tests.unit.inference.json_bodies import X, refusal, signature, tensors, values
+from tests.unit.inference.json_bodies import X, pieces_of, refusal, signature, tensors, values
 
 
-@pytest.fixture(params=["in one go", "in pieces of 8 bytes"])
-def pieces(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    if request.param != "in one go":
-        monkeypatch.setattr(json_numbers, "PIECE", 8)
-        monkeypatch.setattr(json_in, "PIECE", 8)
+@pytest.fixture(params=[None, 8], ids=["in one go", "in pieces of 8 bytes"])
+def pieces(request: pytest.FixtureRequest) -> Iterator[None]:
+    with pieces_of(request.param):
+        yield
 
 
 # --- the two formats ------------------------------------------------------------------------------------------------

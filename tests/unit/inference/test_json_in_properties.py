@@ -70,7 +70,7 @@ def test_numbers_of_every_shape_type_and_layout_come_through_exactly(
     expected = array
     if 0 in array.shape:  # what is inside an empty list can't be seen
         expected = array.reshape(array.shape[: array.shape.index(0) + 1])
-    for size in (1 << 20, 16):
+    for size in (None, 16):
         with pieces_of(size):
             found = tensors(body, signature(x=dtype))["x"].data
         assert found.shape == expected.shape
@@ -243,10 +243,8 @@ def nested(draw: st.DrawFn) -> str:
 
 
 @settings(max_examples=1500)
-@given(
-    nested(), st.sampled_from([FLOAT, INT32]), st.sampled_from(["instances", "inputs"]), st.sampled_from([4, 1 << 20])
-)
-def test_malformed_lists_are_never_read_as_numbers(text: str, dtype: DType, key: str, size: int) -> None:
+@given(nested(), st.sampled_from([FLOAT, INT32]), st.sampled_from(["instances", "inputs"]), st.sampled_from([4, None]))
+def test_malformed_lists_are_never_read_as_numbers(text: str, dtype: DType, key: str, size: int | None) -> None:
     with pieces_of(size):
         assert_reads_as_the_slow_reading_does(f'{{"{key}": {text}}}'.encode(), dtype)
 
@@ -276,8 +274,8 @@ def damaged(draw: st.DrawFn) -> tuple[bytes, DType]:
 
 
 @settings(max_examples=1500)
-@given(damaged(), st.sampled_from([4, 32, 1 << 20]))
-def test_damaged_bodies_are_refused_or_read_by_the_rules(case: tuple[bytes, DType], size: int) -> None:
+@given(damaged(), st.sampled_from([4, 32, None]))
+def test_damaged_bodies_are_refused_or_read_by_the_rules(case: tuple[bytes, DType], size: int | None) -> None:
     with pieces_of(size):
         assert_reads_as_the_slow_reading_does(*case)
 

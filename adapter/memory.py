@@ -1,8 +1,9 @@
 """Memory goes back to the platform after large requests, so that a service's size says what it holds now.
 
-Left alone, glibc raises the size from which it asks the kernel for memory of its own to the largest it has seen, keeps
-smaller pieces in an arena for every thread, and gives back only the top of each (mallopt(3), malloc_trim(3)). Elsewhere
-than on glibc nothing here does anything.
+Left alone, glibc raises the size from which it asks the kernel for memory of its own to the largest it has seen, and
+keeps smaller pieces in an arena for every thread. Free pages between pieces in use are given back by malloc_trim(3), and
+so is the end of the first arena; the end of another is not. So there is one for all threads (decision 076). Elsewhere than
+on glibc nothing here does anything.
 """
 
 import asyncio
@@ -29,7 +30,7 @@ _PAGE = os.sysconf("SC_PAGE_SIZE")
 def configure() -> None:
     """Call it before anything large is allocated."""
     if hasattr(_libc, "mallopt"):
-        _libc.mallopt(_M_ARENA_MAX, 2)
+        _libc.mallopt(_M_ARENA_MAX, 1)
         # As high as it goes: pages asked for anew for every large body are cleared by the kernel, which takes a quarter
         # of the time that the body takes. `Trim` gives them back once it is quiet.
         _libc.mallopt(_M_MMAP_THRESHOLD, 32 << 20)

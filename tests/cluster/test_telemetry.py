@@ -1,6 +1,7 @@
 """What a real OpenTelemetry Collector, a real Prometheus and `nomad alloc logs` are told of the two tasks: one story."""
 
 import json
+import socket
 import subprocess
 import time
 import urllib.parse
@@ -13,8 +14,8 @@ from typing import Any
 
 from deploy.cluster.cluster import Cluster
 from tests.adapters import Record, event, state
-from tests.cluster.allocation import records
-from tests.cluster.client import ANSWER, MODEL, QUESTION
+from tests.cluster.allocation import address, records
+from tests.cluster.client import ANSWER, FIRST_HALF, MODEL, QUESTION, SECOND_HALF
 from tests.cluster.conftest import Service
 from tests.collector import Collector, Json, plain
 from tests.servers import free_port
@@ -116,6 +117,41 @@ def test_one_requests_trace_both_tasks_logs_and_both_tasks_metrics_tell_one_stor
     in_order([record for record in story if record["attributes"]["tandem.task"] == "adapter"])
     in_order([record for record in story if record["attributes"].get("code.file.path", UNTIMED) != UNTIMED])
     assert story[-1] == ends[-1]
+
+
+def test_the_last_records_of_a_stopped_instance_reach_the_collector(cluster: Cluster, deploy: Deploy) -> None:
+    with Collector("0.0.0.0") as collector:
+        service = deploy("told-to-the-end", env=json.dumps(collector.environment(host=GATEWAY)))
+        (first,) = cluster.nomad.running(service.name)
+        stopped_with_a_request_in_flight(cluster, collector, first["ID"], "alloc", "stop", "-detach", first["ID"])
+        cluster.consul.passing(service.name, 1, seconds=60)
+        (second,) = cluster.nomad.running(service.name)
+        stopped_with_a_request_in_flight(cluster, collector, second["ID"], "job", "stop", "-detach", service.name)
+
+        for allocation in (first["ID"], second["ID"]):
+            collector.record(lambda record, one=allocation: of(record, one) and state("stopped")(record))
+            story = records(cluster, allocation)
+            last = only(story, lambda record: record["attributes"].get("http.request.id") == "last")
+            in_order([only(story, state("draining")), last, only(story, state("stopped"))])
+            arrived = [record["body"]["stringValue"] for record in collector.records() if of(record, allocation)]
+            assert arrived == [record["body"] for record in story]
+
+
+def stopped_with_a_request_in_flight(cluster: Cluster, collector: Collector, allocation: str, *command: str) -> None:
+    """Stop it by this command of Nomad, and see it ended; the request is answered after it has begun to drain."""
+    host, port = address(cluster, allocation).split(":")
+    with socket.create_connection((host, int(port)), timeout=30) as client:
+        client.sendall(FIRST_HALF.replace(b"Host: x", b"Host: x\r\nX-Request-Id: last"))
+        cluster.nomad.command(*command)
+        collector.record(lambda record: of(record, allocation) and state("draining")(record))
+        client.sendall(SECOND_HALF)
+        assert client.recv(4096).startswith(b"HTTP/1.1 200 OK\r\n")
+    cluster.nomad.ended_one(allocation, 60)
+
+
+def of(record: Record, allocation: str) -> bool:
+    """The record is of this allocation."""
+    return bool(record["resource"]["nomad.alloc.id"] == allocation)
 
 
 def of_the_route(metric: Json) -> bool:

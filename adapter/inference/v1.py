@@ -24,13 +24,14 @@ from adapter.inference.turns import LARGE
 from adapter.pb import serving_pb2
 from adapter.telemetry.traces import Trip
 
-# http_rest_api_util.cc. TFS matches them against path and query together; a query string is therefore malformed.
+# http_rest_api_util.cc. TFS matches them against path and query together; a query string is therefore malformed, and here
+# never the end of a model's name. It isn't quoted: it may hold a secret, and errors are logged.
 _POST = re.compile(
     r"(?i:/v1/models)/(?P<model>[^/:?]+)(?:/(?i:versions)/(?P<version>\d+)|/(?i:labels)/(?P<label>[^/:?]+))?"
     r":(?P<verb>classify|regress|predict)"
 )
 _GET = re.compile(
-    r"(?i:/v1/models)(?:/(?P<model>[^/:]+))?(?:/(?i:versions)/(?P<version>\d+)|/(?i:labels)/(?P<label>[^/:]+))?"
+    r"(?i:/v1/models)(?:/(?P<model>[^/:?]+))?(?:/(?i:versions)/(?P<version>\d+)|/(?i:labels)/(?P<label>[^/:?]+))?"
     r"(?P<verb>/(?i:metadata))?"
 )
 _INT64_MAX = (1 << 63) - 1
@@ -66,7 +67,7 @@ def parse(method: str, path: str) -> Target:
     """
     match = {"POST": _POST, "GET": _GET}[method].fullmatch(path) if method in ("POST", "GET") else None
     if match is None:
-        raise Refused(400, f"Malformed request: {method} {path[:1024]}")
+        raise Refused(400, f"Malformed request: {method} {path.partition('?')[0][:1024]}")
     if match["model"] is None:
         raise Refused(400, "Missing model name in request.")
     version = None

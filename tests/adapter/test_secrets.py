@@ -23,6 +23,30 @@ PAGES = [
     "/changes/current",
     "/nope",
 ]
+QUERY = "secret-of-a-query"
+# Whatever a path is, or isn't, here: what stands behind a question mark may be somebody's token.
+ASKED_WITH_A_QUERY = [
+    "/nope",
+    "/v1",
+    "/v1/foo",
+    "/v1/models",
+    "/v1/models/m",
+    "/v1/models/m/",
+    "/v1/models/m/metadata",
+    "/v1/models/m/labels/",
+    "/v1/models/m/versions/x",
+    "/v1/models/m:predict",
+    "/v1/models/m:nope",
+    "/v2",
+    "/v2/models/m",
+    "/v2/models/m/infer",
+    "/v2/models/m/nope",
+    "/changes",
+    "/health",
+    "/metrics",
+    "/predict",
+    "/shutdown/",
+]
 
 
 @pytest.mark.parametrize("level", ["DEBUG"])
@@ -65,6 +89,10 @@ def test_no_secret_leaves_the_process(tmp_path: Path, level: str) -> None:
                 ask("POST", "/v1/models/m:predict", text, '{"instances": [1]}')
                 ask("POST", "/v1/models/m:predict", text, "{")
                 ask("POST", "/v2/models/m/infer", text, "{")
+            for path in ASKED_WITH_A_QUERY:
+                for method in ("GET", "POST", "DELETE", "OPTIONS"):
+                    ask(method, f"{path}?access_token={QUERY}", token(scope=scope), "{}")
+                    ask(method, f"{path}?{QUERY}", "x", "{}")
             for content in (NEW, "short-" + NEW[:20], f"-----BEGIN {NEW}"):
                 before = len(adapter.records)
                 secret.write_text(content)
@@ -83,12 +111,11 @@ def test_no_secret_leaves_the_process(tmp_path: Path, level: str) -> None:
             seen.append(adapter.process.stderr.read().decode())
     seen += refused(jwt_secret_file=secret, jwt_jwks=tmp_path / "none")
 
-    hidden = [OLD, NEW, OLD[:17], NEW[:18], PASSWORD, *key_lines]
+    hidden = [OLD, NEW, OLD[:17], NEW[:18], PASSWORD, QUERY, *key_lines]
     hidden += [base64.b64encode(text.encode()).decode()[:20] for text in (OLD, NEW)]
     hidden += [text.rpartition(".")[2] for text in sent if len(text.rpartition(".")[2]) > 8]
-    everything = "\n".join(seen)
     assert len(seen) > 60
-    assert [text for text in hidden if text in everything] == []
+    assert [(text, place) for text in hidden for place in seen if text in place] == []
 
 
 def asked(adapter: Adapter, context: ssl.SSLContext, method: str, path: str, text: str, body: str | None) -> str:

@@ -2,16 +2,12 @@
 
 Written deterministically: order given by the caller, one mode, no owner, no time, one thread, a pinned level. Read
 strictly: what `Writer` does not write is refused with one sentence, and nothing is read into memory that the archive
-could make large. A name leads nowhere but below the directory it is unpacked to:
-
-    - relative, of plain parts: no "", ".", "..", backslash or control character; at most 1,024 bytes
-    - once: not twice, not in two spellings of letters (a case-insensitive disk holds one), not as file and directory
-    - a regular file: no link, device, fifo, directory entry, sparse file or extended attribute
-    - within the limits of Nomad's artifact block (client option `artifact`: 4,096 files, 100 GB)
+could make large. A file is a regular one (no link, device, fifo, directory entry, sparse file or extended attribute), and
+its name leads nowhere but below the directory it is unpacked to (`names.py`). All files are within the limits of Nomad's
+artifact block (client option `artifact`: 4,096 files, 100 GB).
 """
 
 import tarfile
-import unicodedata
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,15 +17,14 @@ from typing import Protocol, Self
 import zstandard
 
 from adapter.bundle.manifest import BundleError
+from deploy.bundle.names import Names, shown
 
 SUFFIX = ".tar.zst"
 LEVEL = 3
 MODE = 0o644
 # The window of LEVEL is 2 MiB; a frame that asks for more than this was not written here.
 MAX_WINDOW = 8 << 20
-MAX_FILES = 4096
 MAX_SIZE = 100_000_000_000
-MAX_NAME = 1024
 
 _BLOCK = tarfile.BLOCKSIZE
 _CHUNK = 1 << 20
@@ -91,35 +86,6 @@ class Writer:
         self._zstd.write(bytes(-size % _BLOCK))
 
 
-class Names:
-    """The names of an archive so far; refuses one that must not follow them."""
-
-    def __init__(self) -> None:
-        self._files: dict[str, str] = {}
-        self._directories: dict[str, str] = {}
-
-    def add(self, name: str) -> None:
-        """Raises BundleError."""
-        if reason := _unsafe(name):
-            raise BundleError(f"holds a file named {_shown(name)}, {reason}")
-        if len(self._files) == MAX_FILES:
-            raise BundleError(f"holds more than {MAX_FILES} files, which Nomad's artifact block refuses")
-        key = _folded(name)
-        if key in self._files:
-            other = self._files[key]
-            said = "twice" if other == name else f"and {other!r}, which are one file on some disks"
-            raise BundleError(f"holds {name!r} {said}")
-        if key in self._directories:
-            raise BundleError(f"holds {name!r} as a file and as a directory")
-        self._files[key] = name
-        while key := key.rpartition("/")[0]:
-            if key in self._files:
-                raise BundleError(f"holds {self._files[key]!r} as a file and as a directory")
-            if key in self._directories:
-                break
-            self._directories[key] = name
-
-
 @dataclass(frozen=True)
 class Entry:
     """A file in the archive; `read` gives its content piece by piece, until b"", before the next entry is asked for."""
@@ -144,13 +110,13 @@ def entries(file: Source, max_size: int = MAX_SIZE) -> Iterator[Entry]:
         except tarfile.HeaderError as error:
             raise BundleError(f"is not a tar archive inside: {error}") from None
         if found.size < 0:
-            raise BundleError(f"holds {_shown(found.name)} of a negative size")
+            raise BundleError(f"holds {shown(found.name)} of a negative size")
         if found.type == tarfile.XHDTYPE and not longer:
             longer = _extended(stream, found.size)
             continue
         if found.type not in (tarfile.REGTYPE, tarfile.AREGTYPE) or found.name.endswith("/"):
             kind = "a directory entry" if found.name.endswith("/") else _KINDS.get(found.type, "an extension of tar")
-            raise BundleError(f"holds {kind}, {_shown(found.name)}; a bundle holds regular files alone")
+            raise BundleError(f"holds {kind}, {shown(found.name)}; a bundle holds regular files alone")
         name, size = longer.get("path", found.name), int(longer.get("size", found.size))
         longer = {}
         names.add(name)
@@ -267,7 +233,7 @@ def _extended(stream: _Unpacked, size: int) -> dict[str, str]:
         text = text[int(length) :]
         name = key.decode("ascii", "replace")
         if name not in ("path", "size") or name in found or value[-1:] != b"\n":
-            raise BundleError(f"holds an extended header of {_shown(name)}")
+            raise BundleError(f"holds an extended header of {shown(name)}")
         found[name] = value[:-1].decode("utf-8", "surrogateescape")
     if (
         not found.get("size", "0").isdecimal()
@@ -276,27 +242,3 @@ def _extended(stream: _Unpacked, size: int) -> dict[str, str]:
     ):
         raise BundleError("holds an extended header with a size that is no number")
     return found
-
-
-def _unsafe(name: str) -> str:
-    """Why this name must not be unpacked, or nothing."""
-    parts = name.split("/")
-    if name.startswith("/"):
-        return "an absolute path"
-    if ".." in parts:
-        return "which leads out of the bundle"
-    if "" in parts or "." in parts:
-        return "which is not a plain path"
-    if "\\" in name or any(unicodedata.category(character) in ("Cc", "Cs") for character in name):
-        return "with characters that no file of a bundle has"
-    if len(name.encode()) > MAX_NAME or any(len(part.encode()) > 255 for part in parts):
-        return "which is too long"
-    return ""
-
-
-def _folded(name: str) -> str:
-    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
-
-
-def _shown(name: str) -> str:
-    return repr(name[:80] + ("…" if len(name) > 80 else ""))

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from adapter.bundle.manifest import BundleError
 from deploy.bundle import archive, minisign, verify
+from deploy.bundle.names import Names
 from tests.unit.packing.archives import compressed, entry, tar, written
 
 FAST = {
@@ -57,7 +58,7 @@ def test_what_is_written_is_read_back_and_written_again_as_the_same_bytes(given:
 @settings(max_examples=3000, **FAST)
 @given(st.lists(hostile | name, min_size=1, max_size=4))
 def test_no_name_leads_out_of_the_directory(names: list[str]) -> None:
-    found = archive.Names()
+    found = Names()
     accepted: list[str] = []
     for one in names:
         try:

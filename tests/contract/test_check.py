@@ -1,5 +1,6 @@
 """`tandem check`: passes for a service that keeps the contract, fails for one that does not, and says where."""
 
+import inspect
 import json
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from deploy.check import inference, resources, suite
 from tests.contract.services import service
 from tests.servers import free_port
 from tests.tokens import token
@@ -42,6 +44,16 @@ def careless() -> Iterator[str]:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{server.server_port}"
         server.shutdown()
+
+
+def test_no_check_is_forgotten() -> None:
+    written = {
+        found
+        for module in (resources, inference)
+        for name, found in inspect.getmembers(module, inspect.isfunction)
+        if found.__module__ == module.__name__ and not name.startswith("_")
+    }
+    assert written < set(suite.CHECKS)
 
 
 def test_a_service_that_keeps_the_contract_passes(tmp_path: Path) -> None:

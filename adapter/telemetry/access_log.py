@@ -69,8 +69,8 @@ def _phases(exchange: Exchange) -> dict[str, int]:
 
 
 def _traced(trace: Trace) -> bytes:
-    ids = f',"trace_id":"{trace.trace_id}","span_id":"{trace.span_id}","trace_flags":{trace.sampled:d}}}\n'
-    return ids.encode()
+    flags = '","trace_flags":1}\n' if trace.sampled else '","trace_flags":0}\n'
+    return (',"trace_id":"' + trace.trace_id + '","span_id":"' + trace.span_id + flags).encode()
 
 
 def _entry(exchange: Exchange, status: int, seconds: float, sent: int, now: int) -> Entry:

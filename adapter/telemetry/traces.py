@@ -28,6 +28,8 @@ _PRINTABLE = re.compile(r"[\x20-\x7e]*")
 _NO_TRACE = "0" * 32
 _NO_SPAN = "0" * 16
 
+_random = random.getrandbits
+
 Attributes = dict[str, Any]
 
 
@@ -112,7 +114,8 @@ class Tracer:
         self._parent_counts = sampling.parent
         self._tracecontext = tracecontext
         self._baggage = baggage
-        self._group = f"{random.getrandbits(128):032x}"
+        self._group = f"{_random(128):032x}"
+        self._unwanted = _span_id()
         # Spans are timed by the clock that phases are measured with, which no adjustment of the time moves.
         self._epoch = time.time_ns() - int(time.perf_counter() * 1e9)
 
@@ -125,9 +128,11 @@ class Tracer:
                 return self._continue(headers, trace_id, parent, bool(int(flags, 16) & 1))
         if self._export is None:
             return None
-        number = random.getrandbits(192)
-        both = f"{number:048x}"  # both ids from one draw: this is the way of every request
-        trace = Trace(self, both[:32], both[32:], "", ((number >> 64) & 0xFFFFFFFFFFFFFFFF) < self._bound)
+        number = _random(64)
+        if number >= self._bound:  # the way of almost every request: only its log records will name it
+            span_id = number.to_bytes(8, "big").hex()  # in half the time of formatting it
+            return Trace(self, self._unwanted + span_id, span_id, "", False)
+        trace = Trace(self, f"{_random(64):016x}{number:016x}", _span_id(), "", True)
         if self._baggage and "baggage" in headers:
             trace.baggage = _baggage(headers)
         return trace
@@ -238,7 +243,7 @@ def _riders(traces: Sequence[Trace | None]) -> Sequence[Trace]:
 
 
 def _span_id() -> str:
-    return f"{random.getrandbits(64) or 1:016x}"
+    return f"{_random(64) or 1:016x}"
 
 
 def _baggage(headers: Mapping[str, str]) -> str:

@@ -13,9 +13,11 @@ from typing import Any
 import pytest
 
 from adapter.telemetry import tailer
+from adapter.telemetry.follower import MAX_LINE
 from adapter.telemetry.logs import CommonHandler, LogStream
 from adapter.telemetry.own_log import OwnLog
-from adapter.telemetry.tailer import CHUNK, MAX_LINE, Limits, Tailer
+from adapter.telemetry.rotated_files import CHUNK, CHUNK_LINES
+from adapter.telemetry.tailer import Limits, Tailer
 from deploy.local.task import RotatedLog
 
 
@@ -66,9 +68,9 @@ class Log:
 def log(tmp_path: Path) -> Iterator[Log]:
     made = Log(tmp_path)
     handler = CommonHandler(made.stream)
-    logging.getLogger("adapter.telemetry.tailer").addHandler(handler)
+    logging.getLogger("adapter.telemetry").addHandler(handler)
     yield made
-    logging.getLogger("adapter.telemetry.tailer").removeHandler(handler)
+    logging.getLogger("adapter.telemetry").removeHandler(handler)
 
 
 def line(number: object) -> str:
@@ -259,7 +261,7 @@ def test_bytes_that_are_no_text_hurt_nothing(log: Log) -> None:
 def test_many_short_lines_take_several_turns(log: Log) -> None:
     log.write("x\n" * 10_000, name="stdout")
     assert len(log.read()) == 10_000
-    assert tailer.CHUNK_LINES < 10_000
+    assert CHUNK_LINES < 10_000
 
 
 def test_files_removed_before_they_were_read_are_counted_and_announced(log: Log) -> None:

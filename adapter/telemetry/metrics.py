@@ -6,6 +6,7 @@ Labels hold nothing that a stranger chooses: unknown methods and routes fold int
 """
 
 import time
+from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 
@@ -40,9 +41,14 @@ _CALLS = Histogram(
     REGISTRY,
 )
 PHASES = ("read", "parse", "pre", "queue", "call", "post", "handler", "render")
-# One bucket: five observations a request have to be cheap, and the mean tells where the time goes.
+# Few buckets: five observations a request have to be cheap, and eight series of labels have to be few series.
+_PHASE_SECONDS = (0.0001, 0.0005, 0.0025, 0.01, 0.05, 0.25, 1)
 _PHASES = Histogram(
-    "tandem_request_phase_seconds", "Time of the phases of a request that reached a model.", ["phase"], (), REGISTRY
+    "tandem_request_phase_seconds",
+    "Time of the phases of a request that reached a model.",
+    ["phase"],
+    _PHASE_SECONDS,
+    REGISTRY,
 )
 RETRIES = Counter("tandem_call_retries", "Calls tried again after UNAVAILABLE.", registry=REGISTRY)
 CALLS_WAITING = Gauge("tandem_calls_waiting", "Requests waiting for a call to TensorFlow Serving.", registry=REGISTRY)
@@ -139,11 +145,14 @@ _PHASE_CHILDREN = {phase: _PHASES.labels(phase) for phase in PHASES}
 
 def observe_phases(start: float, laps: Sequence[tuple[str, float]]) -> None:
     """Count the phases of one answered request: each ended at its moment and began with the end of the one before."""
-    children = _PHASE_CHILDREN
+    children, bounds = _PHASE_CHILDREN, _PHASE_SECONDS
+    first = bounds[0]
     for phase, end in laps:
         child = children[phase]
-        child.counts[0] += 1
-        child.total += end - start
+        seconds = end - start
+        # Most phases are in the first bucket: a comparison saves them half of what `observe` takes.
+        child.counts[0 if seconds <= first else bisect_left(bounds, seconds)] += 1
+        child.total += seconds
         start = end
 
 

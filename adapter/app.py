@@ -202,6 +202,8 @@ def _telemetry(stream: LogStream) -> tuple["Otlp | Nowhere", Tracer]:
         log.warning("%s", problem)
     otlp: Otlp | Nowhere = Nowhere()
     if otel.signals:
+        for name in otel.ignored:  # the SDK would stumble over it, even while it is imported
+            del os.environ[name]
         from adapter.telemetry import otlp as exporters  # takes memory, so only where it is asked for
 
         otlp = exporters.Otlp(otel, os.environ, stream)

@@ -9,7 +9,7 @@ import logging
 import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from opentelemetry._logs import LogRecord, SeverityNumber
 from opentelemetry.sdk._logs import ReadableLogRecord
@@ -28,9 +28,13 @@ from adapter.telemetry.batches import Batches, Bounds, bounds
 from adapter.telemetry.handler_spans import HandlerSpans
 from adapter.telemetry.logs import SEVERITY_NUMBER, SEVERITY_TEXT, Entry, LogStream
 from adapter.telemetry.metrics import TfsLife
-from adapter.telemetry.otel_env import OtelEnvironment, Protocol
+from adapter.telemetry.otel_env import OtelEnvironment, Protocol, Sending, Signal
 from adapter.telemetry.scrape import Scraper
 from adapter.telemetry.traces import Ids, Span
+
+if TYPE_CHECKING:
+    import grpc
+    from opentelemetry.exporter.otlp.proto import http
 
 # Python hands its lock over only so often (default 5 ms): the event loop must not wait that long for a thread of ours.
 _SWITCH_SECONDS = 0.0005
@@ -38,6 +42,7 @@ _FLUSH_SECONDS = 3.0
 _SCOPE = InstrumentationScope("tandem.adapter", adapter.__version__)
 _SAMPLED, _NOT_SAMPLED = TraceFlags(TraceFlags.SAMPLED), TraceFlags(TraceFlags.DEFAULT)
 
+T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 
@@ -58,9 +63,7 @@ class Otlp:
         self._stream = stream
         self.span: Callable[[Span], None] | None = None
         self.handlers: HandlerSpans | None = None
-        protocols = environment.signals
-        if "traces" in protocols:
-            spans = _spans(protocols["traces"])
+        if spans := _made("traces", _spans, environment):
             self.span = add = self._batches(
                 "traces",
                 lambda batch: spans.export([_span(span, sdk) for span in batch]) is SpanExportResult.SUCCESS,
@@ -68,15 +71,13 @@ class Otlp:
             ).add
             self.handlers = HandlerSpans(add, sdk, environment.sampling)
             stream.innermost = self.handlers.innermost
-        if "logs" in protocols:
-            records = _logs(protocols["logs"])
+        if records := _made("logs", _logs, environment):
             stream.export = self._batches(
                 "logs",
                 lambda batch: records.export([_record(entry, sdk) for entry in batch]) is LogRecordExportResult.SUCCESS,
                 bounds(environ, "OTEL_BLRP", Bounds(delay=1.0)),
             ).add
-        if "metrics" in protocols:
-            figures = _metrics(protocols["metrics"])
+        if figures := _made("metrics", _metrics, environment):
             self._push = self._batches(
                 "metrics",
                 lambda batch: figures.export(batch[-1]) is MetricExportResult.SUCCESS,
@@ -128,34 +129,57 @@ class _Complaint(logging.Handler):
         self.last = record.getMessage()[:512]
 
 
-def _spans(protocol: Protocol) -> SpanExporter:
+def _made(signal: Signal, make: Callable[[Protocol, Sending], T], environment: OtelEnvironment) -> T | None:
+    """The signal's exporter, if the signal leaves; whatever the exporter's maker stumbles over is said, and never fatal."""
+    if signal not in environment.signals:
+        return None
+    try:
+        return make(environment.signals[signal], environment.sending[signal])
+    except Exception as error:
+        log.warning("%s do not leave by OTLP: %s: %s", signal.capitalize(), type(error).__name__, error)
+        return None
+
+
+def _spans(protocol: Protocol, sending: Sending) -> SpanExporter:
     if protocol == "grpc":
         from opentelemetry.exporter.otlp.proto.grpc import trace_exporter as grpc
 
-        return grpc.OTLPSpanExporter()
+        return grpc.OTLPSpanExporter(timeout=sending.timeout, compression=_grpc_compression(sending))
     from opentelemetry.exporter.otlp.proto.http import trace_exporter as http
 
-    return http.OTLPSpanExporter()
+    return http.OTLPSpanExporter(timeout=sending.timeout, compression=_http_compression(sending))
 
 
-def _logs(protocol: Protocol) -> LogRecordExporter:
+def _logs(protocol: Protocol, sending: Sending) -> LogRecordExporter:
     if protocol == "grpc":
         from opentelemetry.exporter.otlp.proto.grpc import _log_exporter as grpc
 
-        return grpc.OTLPLogExporter()
+        return grpc.OTLPLogExporter(timeout=sending.timeout, compression=_grpc_compression(sending))
     from opentelemetry.exporter.otlp.proto.http import _log_exporter as http
 
-    return http.OTLPLogExporter()
+    return http.OTLPLogExporter(timeout=sending.timeout, compression=_http_compression(sending))
 
 
-def _metrics(protocol: Protocol) -> MetricExporter:
+def _metrics(protocol: Protocol, sending: Sending) -> MetricExporter:
     if protocol == "grpc":
         from opentelemetry.exporter.otlp.proto.grpc import metric_exporter as grpc
 
-        return grpc.OTLPMetricExporter()
+        return grpc.OTLPMetricExporter(timeout=sending.timeout, compression=_grpc_compression(sending))
     from opentelemetry.exporter.otlp.proto.http import metric_exporter as http
 
-    return http.OTLPMetricExporter()
+    return http.OTLPMetricExporter(timeout=sending.timeout, compression=_http_compression(sending))
+
+
+def _grpc_compression(sending: Sending) -> "grpc.Compression":
+    import grpc
+
+    return grpc.Compression.Gzip if sending.compression == "gzip" else grpc.Compression.NoCompression
+
+
+def _http_compression(sending: Sending) -> "http.Compression":
+    from opentelemetry.exporter.otlp.proto import http
+
+    return http.Compression(sending.compression)
 
 
 def _span(span: Span | ReadableSpan, resource: Resource) -> ReadableSpan:

@@ -158,7 +158,7 @@ def test_a_request_that_is_not_sampled_leaves_no_span_but_keeps_its_trace_in_the
 def test_a_collector_that_comes_and_goes_costs_telemetry_and_never_a_request(server: ModelServer, bundle: Path) -> None:
     """Not there, there, hung, gone, there again: every request is answered, none late; what was lost is counted."""
     collector = Collector()
-    environment = {**collector.environment(), "OTEL_EXPORTER_OTLP_TIMEOUT": "1"}
+    environment = {**collector.environment(), "OTEL_EXPORTER_OTLP_TIMEOUT": "1000"}
     environment |= {"OTEL_BSP_MAX_QUEUE_SIZE": "64", "OTEL_BSP_MAX_EXPORT_BATCH_SIZE": "32"}
     with Adapter(environment, tfs_grpc=server.target, bundle=bundle) as adapter:
         adapter.ready()
@@ -245,3 +245,25 @@ class Load:
             began = time.monotonic()
             self.statuses.add(self._adapter.request("POST", PREDICT, BODY).status)
             self._seconds.append(time.monotonic() - began)
+
+
+@pytest.mark.parametrize("protocol", ["grpc", "http/protobuf"])
+def test_variables_that_make_no_sense_are_said_and_everything_leaves_all_the_same(
+    collector: Collector, server: ModelServer, bundle: Path, protocol: str
+) -> None:
+    nonsense = {
+        "OTEL_EXPORTER_OTLP_TIMEOUT": "abc",
+        "OTEL_EXPORTER_OTLP_COMPRESSION": "zstd",
+        "OTEL_EXPORTER_OTLP_TRACES_COMPRESSION": "none",
+        "OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT": "many",
+        "OTEL_EXPORTER_OTLP_METRICS_TIMEOUT": "",
+        "OTEL_PROPAGATORS": "",
+    }
+    environment = {**collector.environment(protocol), **nonsense}
+    with Adapter(environment, tfs_grpc=server.target, bundle=bundle) as adapter:
+        adapter.ready()
+        assert adapter.request("POST", PREDICT, BODY).status == 200
+        assert adapter.stop() == 0
+        said = [record["body"].partition("=")[0] for record in adapter.records if record["body"].startswith("OTEL_")]
+    assert said == ["OTEL_EXPORTER_OTLP_TIMEOUT", "OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT", "OTEL_EXPORTER_OTLP_COMPRESSION"]
+    assert collector.span(lambda span: span["name"] == "POST /v1/models/{model}:predict")

@@ -6,6 +6,7 @@ import re
 import signal
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from deploy.cluster.cluster import Cluster
 from tests.cluster.allocation import address, processes, records, until_ready
@@ -58,9 +59,43 @@ async def test_each_line_is_said_once_over_twenty_rotations_and_three_restarts_o
     story = records(cluster, allocation["ID"])
     assert rotations(cluster, allocation["ID"]) >= ROTATIONS
     assert [record["body"] for record in story if record["body"].startswith("line ")] == log.lines
-    assert [record for record in story if record["attributes"].get("event.name") == "tandem.tfs_log.lost"] == []
+    assert [record for record in story if lost(record)] == []
     (healed,) = cluster.nomad.running(service.name)
     assert healed["ID"] == allocation["ID"], "the adapter was to be restarted, not the group"
+
+
+async def test_what_nomad_removes_before_it_is_read_is_counted_and_said(cluster: Cluster, deploy: Deploy) -> None:
+    service = deploy("overrun", tfs_log_size=1)
+    (allocation,) = cluster.nomad.running(service.name)
+    log = Writer(cluster, allocation["ID"])
+    log.write(FILE // 2)
+    await said(cluster, allocation["ID"], log.lines[-1])
+
+    adapter = processes(cluster, "adapter", allocation["ID"])[-1]
+    os.kill(adapter, signal.SIGSTOP)
+    try:
+        log.write(FILE * 8)
+        async with asyncio.timeout(30):
+            while rotations(cluster, allocation["ID"]) < 8:
+                await asyncio.sleep(0.1)  # nor do files
+    finally:
+        os.kill(adapter, signal.SIGCONT)
+    await said(cluster, allocation["ID"], log.lines[-1])
+
+    story = records(cluster, allocation["ID"])
+    heard = [record["body"] for record in story if record["body"].startswith("line ")]
+    missing = len(log.lines) - len(heard)
+    gap = next(number for number, line in enumerate(log.lines) if line != heard[number])
+    assert heard == log.lines[:gap] + log.lines[gap + missing :]
+    announced = [record["attributes"] for record in story if lost(record)]
+    files = sum(attributes["tandem.tfs_log.files_lost"] for attributes in announced)
+    assert 0 < missing <= files * (FILE // LINE)
+    assert [attributes["tandem.tfs_log.lines_dropped"] for attributes in announced] == [0] * len(announced)
+
+
+def lost(record: dict[str, Any]) -> bool:
+    """It says that some of TensorFlow Serving's log is lost."""
+    return bool(record["attributes"].get("event.name") == "tandem.tfs_log.lost")
 
 
 async def said(cluster: Cluster, allocation: str, line: str) -> None:

@@ -39,7 +39,6 @@ _CLOSING = {b"[": b"]", b"{": b"}"}
 _OPEN, _CLOSE, _COMMA, _COLON, _QUOTE = range(1, 6)
 _KIND_OF = {b"[": _OPEN, b"{": _OPEN, b"]": _CLOSE, b"}": _CLOSE, b",": _COMMA, b":": _COLON, b'"': _QUOTE}
 _KINDS = bytes(_KIND_OF.get(bytes((character,)), 0) for character in range(256))
-_DEEPER = np.array([0, 1, -1, 0, 0, 0], np.int8)
 
 
 class Large(list[Any]):
@@ -58,6 +57,16 @@ class Large(list[Any]):
         """
         ranges = self._outline.ranges(self._start, self._end, self._depth)
         return (self._outline.values(start, end, self._depth) for start, end in ranges)
+
+
+def pieces(values: list[Any]) -> "Iterator[Steps[list[Any]]]":
+    """The same of any list."""
+    return values.pieces() if isinstance(values, Large) else iter((_at_hand(values),))
+
+
+def _at_hand(values: list[Any]) -> Steps[list[Any]]:
+    yield from ()
+    return values
 
 
 def read(body: bytes) -> Steps[Object]:
@@ -105,7 +114,7 @@ class _Outline:
                 chunk = chunk.replace(b"\\\\", b"__").replace(b'\\"', b"__")
                 escaped = chunk.endswith(b"\\")
             marks: Array = np.frombuffer(chunk.translate(_KINDS), np.uint8)
-            places = np.flatnonzero(marks)
+            places = np.flatnonzero(marks != 0)
             kinds = marks[places]
             quotes = kinds == _QUOTE
             if inside or quotes.any():
@@ -114,7 +123,8 @@ class _Outline:
                 outside = ~(strings | quotes)
                 places, kinds = places[outside], kinds[outside]
             if len(places):
-                depths = np.cumsum(_DEEPER[kinds], dtype=np.int64) + depth
+                deeper = (kinds == _OPEN).view(np.int8) - (kinds == _CLOSE).view(np.int8)
+                depths = np.cumsum(deeper, dtype=np.int32) + depth
                 depth = int(depths[-1])
                 if depths.min() <= 0:
                     last = int(np.argmax(depths <= 0))
@@ -132,19 +142,16 @@ class _Outline:
 
     def _note(self, places: Array, kinds: Array, depths: Array) -> None:
         for kind, noted in ((_COMMA, self._commas), (_COLON, self._colons)):
-            chosen = (kinds == kind) & (depths < _CUT_DEPTH)
+            chosen = kinds == kind
             of_kind, at = places[chosen], depths[chosen]
             if not len(at):
                 continue
-            # Of several values for one place, the last is kept.
-            last = np.full(_CUT_DEPTH, -1, np.int64)
-            first = last.copy()
-            last[at] = of_kind
-            first[at[::-1]] = of_kind[::-1]
-            for level in np.flatnonzero(last >= 0).tolist():
-                noted[level].append(int(first[level]))
-                if first[level] != last[level]:
-                    noted[level].append(int(last[level]))
+            for level in range(int(at.min()), min(int(at.max()) + 1, _CUT_DEPTH)):
+                here = at == level
+                first = int(here.argmax())
+                if here[first]:
+                    last = len(here) - 1 - int(here[::-1].argmax())
+                    noted[level] += of_kind[[first, last] if last > first else [first]].tolist()
 
     def ranges(self, start: int, end: int, depth: int) -> Iterator[tuple[int, int]]:
         """Where the pieces lie of the list or object that is between two offsets, its brackets included.

@@ -3,7 +3,7 @@ util/json_tensor.cc); `docs/differences.md` lists where this one deliberately an
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from urllib.parse import unquote
@@ -20,7 +20,7 @@ from adapter.inference import examples, json_in, json_out
 from adapter.inference.calls import CLASSIFY, METADATA, REGRESS, STATUS
 from adapter.inference.plane import DataPlane
 from adapter.inference.signatures import DEFAULT_SIGNATURE, Servable
-from adapter.inference.turns import LARGE
+from adapter.inference.turns import LARGE, at_once
 from adapter.pb import serving_pb2
 from adapter.telemetry.traces import Trip
 
@@ -44,8 +44,8 @@ _CORS = {
 
 
 _EXAMPLES = {
-    "classify": (examples.classify_request, CLASSIFY, examples.classify_results),
-    "regress": (examples.regress_request, REGRESS, examples.regress_results),
+    "classify": (CLASSIFY, examples.classify_results),
+    "regress": (REGRESS, examples.regress_results),
 }
 
 
@@ -173,18 +173,22 @@ class V1:
 
     async def _examples(self, exchange: Exchange, target: Target) -> bytes:
         """Classify and regress."""
-        encode, path, decode = _EXAMPLES[target.verb]
+        path, decode = _EXAMPLES[target.verb]
         nonfinite = _nonfinite(exchange.request.headers)
         body = await self._bodies.read(exchange)
         exchange.lap("read")
-        request = encode(body, target.servable.spec())
+        request = await self._done(examples.request(body, target.servable.spec()), len(body), exchange)
         exchange.lap("parse")
         trip = Trip((exchange.trace,))
         results = await self._plane.calls.call(path, request, exchange.deadline, trip)
         exchange.rode(trip)
-        answer = decode(results, nonfinite)
+        answer = await self._done(decode(results, nonfinite), len(results), exchange)
         exchange.lap("render")
         return answer
+
+    async def _done(self, steps: Generator[None, None, bytes], size: int, exchange: Exchange) -> bytes:
+        """The result of steps that read so many bytes; they take turns with others if these are many."""
+        return at_once(steps) if size < LARGE else await self._plane.turns.take(steps, exchange.deadline)
 
     def _preflight(self, request: Request) -> Answer:
         """OPTIONS: TFS answers any origin that is a URL and refuses the rest, both without a body."""

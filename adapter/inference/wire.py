@@ -18,7 +18,7 @@ def model_spec(name: str, version: int | None, label: str | None, signature: str
     """An encoded `ModelSpec`: the same for every request to one servable, so callers keep it."""
     parts = [_text(1, name)]
     if version is not None:
-        parts.append(_bytes(2, b"\x08" + _varint(version)))
+        parts.append(field(2, b"\x08" + varint(version)))
     if label is not None:
         parts.append(_text(4, label))
     if signature:
@@ -28,15 +28,15 @@ def model_spec(name: str, version: int | None, label: str | None, signature: str
 
 def predict_request(spec: bytes, inputs: Mapping[str, Tensor]) -> bytes:
     """An encoded `PredictRequest`; numbers travel as `tensor_content`, copied once from their arrays."""
-    parts: list[Any] = [b"\x0a", _varint(len(spec)), spec]
+    parts: list[Any] = [b"\x0a", varint(len(spec)), spec]
     for name, tensor in inputs.items():
         if tensor.dtype.is_string:
-            values = b"".join([b"\x42%b%b" % (_varint(len(item)), item) for item in tensor.data.ravel().tolist()])
+            values = b"".join([b"\x42%b%b" % (varint(len(item)), item) for item in tensor.data.ravel().tolist()])
             parts += (_entry_head(name, tensor.dtype.number, tensor.data.shape, len(values)), values)
         else:
             data = tensor.data
             size = data.nbytes
-            content = b"\x22" + _varint(size)
+            content = b"\x22" + varint(size)
             parts += (_entry_head(name, tensor.dtype.number, data.shape, size + len(content)), content, data)
     return b"".join(parts)
 
@@ -44,13 +44,14 @@ def predict_request(spec: bytes, inputs: Mapping[str, Tensor]) -> bytes:
 @lru_cache(1024)
 def _entry_head(name: str, dtype: int, shape: Shape, length: int) -> bytes:
     """All of an entry of `inputs` that comes before the tensor's values, which take `length` bytes with their tags."""
-    dims = b"".join([_bytes(2, b"\x08" + _varint(size) if size else b"") for size in shape])
-    head = b"\x08" + _varint(dtype) + _bytes(2, dims)
-    key = _text(1, name) + b"\x12" + _varint(len(head) + length)
-    return b"\x12" + _varint(len(key) + len(head) + length) + key + head
+    dims = b"".join([field(2, b"\x08" + varint(size) if size else b"") for size in shape])
+    head = b"\x08" + varint(dtype) + field(2, dims)
+    key = _text(1, name) + b"\x12" + varint(len(head) + length)
+    return b"\x12" + varint(len(key) + len(head) + length) + key + head
 
 
-def _varint(value: int) -> bytes:
+def varint(value: int) -> bytes:
+    """An integer of any type; a negative one takes ten bytes."""
     if 0 <= value < 0x80:
         return _ONE_BYTE[value]
     value &= 0xFFFF_FFFF_FFFF_FFFF
@@ -65,12 +66,13 @@ def _varint(value: int) -> bytes:
 _ONE_BYTE = [bytes((value,)) for value in range(0x80)]
 
 
-def _bytes(number: int, value: bytes) -> bytes:
-    return _varint(number << 3 | BYTES) + _varint(len(value)) + value
+def field(number: int, value: bytes) -> bytes:
+    """A field that holds bytes, text or another message."""
+    return varint(number << 3 | BYTES) + varint(len(value)) + value
 
 
 def _text(number: int, value: str) -> bytes:
-    return _bytes(number, value.encode())
+    return field(number, value.encode())
 
 
 class _Frame(NamedTuple):

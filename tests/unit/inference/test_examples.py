@@ -3,17 +3,30 @@
 import json
 import math
 import re
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adapter.inference import examples
+from adapter.inference import examples, json_parts
 from adapter.inference.tensor import BadInput
+from adapter.inference.turns import at_once
 from adapter.pb import serving_pb2, tensorflow_pb2
 
 SPEC = serving_pb2.ModelSpec(name="m", version_label="stable")
+
+
+@pytest.fixture(params=["in one go", "in pieces of 8 bytes"], autouse=True)
+def pieces(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Every body is read, and every answer written, as small ones are and as large ones are."""
+    with pytest.MonkeyPatch.context() as patch:
+        if request.param != "in one go":
+            patch.setattr(examples, "LARGE", 0)
+            patch.setattr(examples, "_RUN", 8)
+            patch.setattr(json_parts, "CHUNK", 8)
+        yield
 
 
 def features(example: tensorflow_pb2.Example) -> dict[str, list[object] | None]:
@@ -26,7 +39,11 @@ def features(example: tensorflow_pb2.Example) -> dict[str, list[object] | None]:
 
 def parsed(body: object) -> list[dict[str, list[object] | None]]:
     text = body if isinstance(body, bytes) else json.dumps(body).encode()
-    return [features(example) for example in examples.parse(text)[1].example_list.examples]
+    return [features(example) for example in asked(text).input.example_list.examples]
+
+
+def asked(text: bytes) -> serving_pb2.ClassificationRequest:
+    return serving_pb2.ClassificationRequest.FromString(at_once(examples.request(text, SPEC)))
 
 
 def test_the_kind_of_a_feature_is_that_of_its_json() -> None:
@@ -50,18 +67,15 @@ def test_floats_beyond_float32_are_infinite_and_words_are_taken() -> None:
 
 def test_the_request_names_servable_and_signature() -> None:
     body = b'{"signature_name": "s", "examples": [{"x": 1.0}]}'
-    for encoded, message in (
-        (examples.classify_request(body, SPEC), serving_pb2.ClassificationRequest),
-        (examples.regress_request(body, SPEC), serving_pb2.RegressionRequest),
-    ):
-        request = message.FromString(encoded)
+    for message in (serving_pb2.ClassificationRequest, serving_pb2.RegressionRequest):
+        request = message.FromString(at_once(examples.request(body, SPEC)))
         assert request.model_spec == serving_pb2.ModelSpec(name="m", version_label="stable", signature_name="s")
         assert [features(example) for example in request.input.example_list.examples] == [{"x": ["float_list", 1.0]}]
     assert SPEC.signature_name == ""
 
 
 def test_a_context_is_shared_by_all_examples() -> None:
-    _, found = examples.parse(b'{"context": {"c": 1.5}, "examples": [{"x": 1}, {"x": 2}]}')
+    found = asked(b'{"context": {"c": 1.5}, "examples": [{"x": 1}, {"x": 2}]}').input
     assert features(found.example_list_with_context.context) == {"c": ["float_list", 1.5]}
     assert [features(example) for example in found.example_list_with_context.examples] == [
         {"x": ["int64_list", 1]},
@@ -92,7 +106,7 @@ def test_a_context_is_shared_by_all_examples() -> None:
 )
 def test_a_mistake_is_named_with_its_place(body: str, message: str) -> None:
     with pytest.raises(BadInput) as caught:
-        examples.parse(body.encode())
+        asked(body.encode())
     assert re.search(message, str(caught.value))
 
 
@@ -108,7 +122,7 @@ JSON = st.recursive(
 def test_any_json_is_refused_or_read(value: object, context: object) -> None:
     for tree in (value, {"examples": value}, {"examples": [value]}, {"examples": [{"f": value}], "context": context}):
         try:
-            _, found = examples.parse(json.dumps(tree).encode())
+            found = asked(json.dumps(tree).encode()).input
         except BadInput:
             continue
         assert found.WhichOneof("kind")
@@ -121,8 +135,8 @@ def test_classes_are_lists_of_label_and_score() -> None:
         for score in scores:
             classes.add(label='"ä', score=score)
     encoded = answer.SerializeToString()
-    assert examples.classify_results(encoded).decode() == '{"results":[[["\\"ä",0.1],["\\"ä",NaN]],[]]}'
-    assert json.loads(examples.classify_results(encoded, "null"))["results"][0][1] == ['"ä', None]
+    assert at_once(examples.classify_results(encoded)).decode() == '{"results":[[["\\"ä",0.1],["\\"ä",NaN]],[]]}'
+    assert json.loads(at_once(examples.classify_results(encoded, "null")))["results"][0][1] == ['"ä', None]
 
 
 @given(st.lists(st.floats(width=32), min_size=1))
@@ -130,12 +144,12 @@ def test_regression_values_come_through_exactly(values: list[float]) -> None:
     answer = serving_pb2.RegressionResponse()
     for value in values:
         answer.result.regressions.add(value=value)
-    found = json.loads(examples.regress_results(answer.SerializeToString()))["results"]
+    found = json.loads(at_once(examples.regress_results(answer.SerializeToString())))["results"]
     np.testing.assert_array_equal(np.array(found, np.float32), np.array(values, np.float32))
 
 
 def test_an_answer_without_results_is_told_in_tfs_words() -> None:
     with pytest.raises(BadInput, match="Cannot convert empty ClassificationResults to JSON"):
-        examples.classify_results(b"")
+        at_once(examples.classify_results(b""))
     with pytest.raises(BadInput, match="Cannot convert empty RegressionResults to JSON"):
-        examples.regress_results(b"")
+        at_once(examples.regress_results(b""))

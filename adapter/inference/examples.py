@@ -43,7 +43,7 @@ def request(body: bytes, spec: serving_pb2.ModelSpec) -> Steps[bytes]:
     Raises:
         BadInput: it says what is wrong with the body.
     """
-    tree = json_scan.load(body) if len(body) < LARGE else (yield from json_parts.read(body))
+    tree = json_scan.load(body) if len(body) < LARGE else (yield from json_parts.read(body, "examples", "context"))
     named = serving_pb2.ModelSpec()
     named.CopyFrom(spec)
     named.signature_name = signature_name(tree)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from adapter.inference import json_tree
-from adapter.inference.json_parts import Large
+from adapter.inference.json_parts import Large, check
 from adapter.inference.json_scan import Object
 from adapter.inference.json_tree import MAX_RANK, Path, check_columns, check_rows, flattened, is_object, path_from
 from adapter.inference.tensor import Array, BadInput, DType, Shape, Tensor, TensorSpec
@@ -64,6 +64,8 @@ def _from_columns(value: Any, inputs: Mapping[str, TensorSpec]) -> Generator[Non
         else:
             found[name] = json_tree.tensor(given, spec.dtype, path)
             yield
+    if named:
+        yield from check({key: member for key, member in value.items() if key not in inputs})
     return found
 
 

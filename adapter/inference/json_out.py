@@ -7,7 +7,7 @@ end in `_bytes` become U+FFFD each: TFS writes them raw, and its answer is then 
 """
 
 from binascii import b2a_base64
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from typing import Any, Literal
 
 import numpy as np
@@ -26,6 +26,8 @@ _ROWS, _COLUMNS = "predictions", "outputs"
 _REWRITTEN = frozenset(dtype.number for dtype in (BFLOAT16, HALF, COMPLEX64, COMPLEX128))
 # So many numbers are rendered in one go: 2-4 ms and about a megabyte of text.
 STEP = 1 << 16
+# Likewise: strings, their bytes (which base64 takes by threes), and rows of several outputs, by the values in them.
+_STRINGS, _STRINGS_BYTES, _ROWS_TOGETHER = 1 << 12, 3 << 16, 1 << 11
 
 
 def predictions(outputs: Mapping[str, Tensor], row: bool, nonfinite: NonFinite = "tfs") -> bytes:
@@ -51,18 +53,63 @@ def predictions_in_steps(
     """The same for large answers: yields every few milliseconds, so that others get their turn."""
     if row:
         _check_batch_size(outputs)
-    if len(outputs) == 1:
-        (tensor,) = outputs.values()
-        if tensor.dtype is not STRING:
-            return (yield from numbers_in_steps(tensor, nonfinite, _ROWS if row else _COLUMNS))
-    texts = {}
-    for name, tensor in outputs.items():
+    return (yield from joined(_answer(outputs, row, nonfinite)))
+
+
+def size(outputs: Iterable[Tensor]) -> int:
+    """Bytes that are to be written as JSON, about."""
+    total = 0
+    for tensor in outputs:
+        total += tensor.data.nbytes
         if tensor.dtype is STRING:
-            texts[name] = _text(name, tensor, nonfinite)
+            total += sum(map(len, tensor.data.ravel().tolist()))
+    return total
+
+
+def joined(pieces: Iterator[bytes]) -> Generator[None, None, bytes]:
+    """All pieces; yields after each that took some time."""
+    parts = []
+    for piece in pieces:
+        parts.append(piece)
+        if len(piece) > 1:
             yield
-        else:
-            texts[name] = yield from numbers_in_steps(tensor, nonfinite)
-    return _assembled(texts, outputs, row)
+    return b"".join(parts)
+
+
+def _answer(outputs: Mapping[str, Tensor], row: bool, nonfinite: NonFinite) -> Iterator[bytes]:
+    if not outputs:
+        raise BadInput("Cannot convert empty tensor map to JSON")
+    if len(outputs) == 1:
+        yield b'{"%b":' % (_ROWS if row else _COLUMNS).encode()
+        ((name, tensor),) = outputs.items()
+        yield from in_pieces(name, tensor, nonfinite)
+    elif row:
+        yield b'{"predictions":['
+        yield from _rows_in_pieces(outputs, nonfinite)
+        yield b"]"
+    else:
+        separator = b'{"outputs":{'
+        for name, tensor in outputs.items():
+            yield separator + orjson.dumps(name) + b":"
+            yield from in_pieces(name, tensor, nonfinite)
+            separator = b","
+        yield b"}"
+    yield b"}"
+
+
+def in_pieces(name: str, tensor: Tensor, nonfinite: NonFinite) -> Iterator[bytes]:
+    """One output as JSON, in pieces that take a few milliseconds each."""
+    data = tensor.data
+    if not data.size or not data.ndim:
+        yield _text(name, tensor, nonfinite)
+    elif tensor.dtype is STRING:
+        yield b"["
+        yield from _strings_in_pieces(data, name.endswith("_bytes"))
+        yield b"]"
+    elif data.size > STEP:
+        yield from _pieces(tensor, nonfinite)
+    else:
+        yield numbers(plain(tensor), nonfinite)
 
 
 def _assembled(texts: Mapping[str, bytes], outputs: Mapping[str, Tensor], row: bool) -> bytes:
@@ -72,12 +119,41 @@ def _assembled(texts: Mapping[str, bytes], outputs: Mapping[str, Tensor], row: b
         return b'{"%b":%b}' % ((_ROWS if row else _COLUMNS).encode(), text)
     if not texts:
         raise BadInput("Cannot convert empty tensor map to JSON")
-    keys = [orjson.dumps(name) for name in texts]
-    if not row:
-        return b'{"outputs":{%b}}' % b",".join([b"%b:%b" % pair for pair in zip(keys, texts.values(), strict=True)])
+    if row:
+        return b'{"predictions":[%b]}' % _rows_together(outputs, texts)
+    members = [b"%b:%b" % (orjson.dumps(name), text) for name, text in texts.items()]
+    return b'{"outputs":{%b}}' % b",".join(members)
+
+
+def _rows_together(outputs: Mapping[str, Tensor], texts: Mapping[str, bytes]) -> bytes:
+    """The rows of several outputs, from the texts of the outputs."""
     columns = [_rows(name, tensor, texts[name]) for name, tensor in outputs.items()]
-    template = b"{%b}" % b",".join([key.replace(b"%", b"%%") + b":%b" for key in keys])
-    return b'{"predictions":[%b]}' % b",".join([template % values for values in zip(*columns, strict=True)])
+    template = b"{%b}" % b",".join([orjson.dumps(name).replace(b"%", b"%%") + b":%b" for name in outputs])
+    return b",".join([template % values for values in zip(*columns, strict=True)])
+
+
+def _rows_in_pieces(outputs: Mapping[str, Tensor], nonfinite: NonFinite) -> Iterator[bytes]:
+    """The rows of several outputs, half and half until they are few."""
+    batch = len(next(iter(outputs.values())).data)
+    values = sum([tensor.data.size for tensor in outputs.values()])
+    if not batch:
+        return
+    if batch * len(outputs) <= _ROWS_TOGETHER and values <= STEP and all(map(_is_short, outputs.values())):
+        yield _rows_together(outputs, {name: _text(name, tensor, nonfinite) for name, tensor in outputs.items()})
+    elif batch > 1:
+        half = {name: Tensor(tensor.dtype, tensor.data[: batch // 2]) for name, tensor in outputs.items()}
+        yield from _rows_in_pieces(half, nonfinite)
+        yield b","
+        half = {name: Tensor(tensor.dtype, tensor.data[batch // 2 :]) for name, tensor in outputs.items()}
+        yield from _rows_in_pieces(half, nonfinite)
+    else:
+        separator = b"{"
+        for name, tensor in outputs.items():
+            yield separator + orjson.dumps(name) + b":"
+            separator = b","
+            row = np.asarray(tensor.data[0], tensor.dtype.numpy)
+            yield from in_pieces(name, Tensor(tensor.dtype, row), nonfinite)
+        yield b"}"
 
 
 def _check_batch_size(outputs: Mapping[str, Tensor]) -> None:
@@ -110,20 +186,6 @@ def plain(tensor: Tensor) -> Array:
     return data.reshape(*data.shape, 1).view(np.float32 if data.itemsize == 8 else np.float64)
 
 
-def numbers_in_steps(tensor: Tensor, nonfinite: NonFinite, key: str = "") -> Generator[None, None, bytes]:
-    """A tensor that holds no strings as JSON; yields between the pieces of a large one. See `numbers`."""
-    data = plain(tensor)
-    if data.size <= STEP:
-        return numbers(data, nonfinite, key)
-    pieces = [b'{"%b":' % key.encode() if key else b""]
-    for piece in _pieces(data, nonfinite):
-        pieces.append(piece)
-        if len(piece) > 1:
-            yield
-    pieces.append(b"}" if key else b"")
-    return b"".join(pieces)
-
-
 def numbers(data: Array, nonfinite: NonFinite, key: str = "") -> bytes:
     """Numbers of a `plain` tensor as JSON, nested as their shape is; under a key as the only member of an object."""
     value = data if data.ndim else data[()]
@@ -133,22 +195,64 @@ def numbers(data: Array, nonfinite: NonFinite, key: str = "") -> bytes:
     return _with_tokens(text, data, nonfinite) if text.find(b"n", start) >= 0 else text
 
 
-def _pieces(data: Array, nonfinite: NonFinite) -> Iterator[bytes]:
-    """The text of a large array, in pieces of at most `STEP` numbers."""
+def _pieces(tensor: Tensor, nonfinite: NonFinite) -> Iterator[bytes]:
+    """The text of many numbers, in pieces of at most `STEP`."""
+    data = tensor.data
     inner = data.size // len(data)
     yield b"["
     if inner > STEP:
         for index in range(len(data)):
             if index:
                 yield b","
-            yield from _pieces(data[index], nonfinite)
+            yield from _pieces(Tensor(tensor.dtype, data[index]), nonfinite)
     else:
         step = STEP // inner
         for start in range(0, len(data), step):
             if start:
                 yield b","
-            yield numbers(data[start : start + step], nonfinite)[1:-1]
+            yield numbers(plain(Tensor(tensor.dtype, data[start : start + step])), nonfinite)[1:-1]
     yield b"]"
+
+
+def _is_short(tensor: Tensor) -> bool:
+    """Whether the strings of a tensor, if it holds any, are rendered in one go."""
+    data = tensor.data
+    if tensor.dtype is not STRING:
+        return True
+    return data.size <= _STRINGS and sum(map(len, data.ravel().tolist())) <= _STRINGS_BYTES
+
+
+def _strings_in_pieces(data: Array, as_base64: bool) -> Iterator[bytes]:
+    """The text of strings without the outermost brackets, half and half until they are few."""
+    if _is_short(Tensor(STRING, data)):
+        yield orjson.dumps(_strings(data, as_base64))[1:-1]
+    elif len(data) > 1:
+        yield from _strings_in_pieces(data[: len(data) // 2], as_base64)
+        yield b","
+        yield from _strings_in_pieces(data[len(data) // 2 :], as_base64)
+    elif data.ndim > 1:
+        yield b"["
+        yield from _strings_in_pieces(data[0], as_base64)
+        yield b"]"
+    else:
+        yield from _long_string(data[0], as_base64)
+
+
+def _long_string(item: bytes, as_base64: bool) -> Iterator[bytes]:
+    """The text of a string, cut between characters."""
+    yield b'{"b64":"' if as_base64 else b'"'
+    start = 0
+    while start < len(item):
+        stop = min(start + _STRINGS_BYTES, len(item))
+        if as_base64:
+            yield b2a_base64(item[start:stop], newline=False)
+        else:
+            for _ in range(3):  # a character has at most three more bytes
+                if stop < len(item) and item[stop] & 0xC0 == 0x80:
+                    stop += 1
+            yield orjson.dumps(item[start:stop].decode("utf-8", "replace"))[1:-1]
+        start = stop
+    yield b'"}' if as_base64 else b'"'
 
 
 def _with_tokens(text: bytes, data: Array, nonfinite: NonFinite) -> bytes:

@@ -69,11 +69,11 @@ def _at_hand(values: list[Any]) -> Steps[list[Any]]:
     return values
 
 
-def read(body: bytes) -> Steps[Object]:
-    """The top-level object of a body; lists in it that are too long to be parsed in one go are `Large`.
+def read(body: bytes, *wanted: str) -> Steps[Object]:
+    """The top-level object of a body; lists under the wanted keys that are too long to be parsed in one go are `Large`.
 
     Raises:
-        BadInput: it has none, or it is not JSON as far as it was parsed; the rest is as it is read.
+        BadInput: it has none, or it is not JSON; `Large` lists say so when they are read.
     """
     start = yield from _skipped(body, 3 if body.startswith(b"\xef\xbb\xbf") else 0, len(body))
     opening = body[start : start + 1]
@@ -87,7 +87,23 @@ def read(body: bytes) -> Steps[Object]:
         raise BadInput(f"JSON Value: {json_scan.echo(first)} Is not object")
     if not isinstance(value, dict):
         raise BadInput(f"JSON Value: {json_scan.echo(value)} Is not object")
+    for key, member in value.items():
+        if key not in wanted:
+            yield from check(member)
     return value
+
+
+def check(value: Any) -> Steps[None]:
+    """Read a value that nobody wants to its end. Raises BadInput where it is not JSON."""
+    if isinstance(value, Large):
+        for piece in value.pieces():
+            values = yield from piece
+            if len(values) == 1:
+                yield from check(values[0])
+    elif isinstance(value, dict):
+        for member in value.values():
+            if isinstance(member, Large | dict):
+                yield from check(member)
 
 
 class _Outline:

@@ -8,7 +8,9 @@ from adapter.inference.calls import PREDICT, Calls
 from adapter.inference.coalesce import Coalescer, Prediction, Tensors, Traces
 from adapter.inference.limits import Limit, overloaded
 from adapter.inference.signatures import Endpoint, Servable, Signatures
-from adapter.inference.turns import Turns
+from adapter.inference.tensor import STRING
+from adapter.inference.tensor_proto import STRINGS
+from adapter.inference.turns import LARGE, Turns
 from adapter.telemetry.traces import Trace, Trip
 
 
@@ -79,13 +81,20 @@ class DataPlane:
         full = False
         trip = Trip(traces)
         try:
-            answer = await self.calls.call(PREDICT, wire.predict_request(endpoint.spec, inputs), deadline, trip)
+            if any(tensor.dtype is STRING and tensor.data.size > STRINGS for tensor in inputs.values()):
+                request = await self.turns.take(wire.predict_request_in_steps(endpoint.spec, inputs), deadline)
+            else:
+                request = wire.predict_request(endpoint.spec, inputs)
+            answer = await self.calls.call(PREDICT, request, deadline, trip)
         except CallFailed as error:
             full = overloaded(error)
             raise
         finally:
             limit.release(full)
-        outputs, version = wire.predict_response(answer)
+        if len(answer) < LARGE:
+            outputs, version = wire.predict_response(answer)
+        else:
+            outputs, version = await self.turns.take(wire.predict_response_in_steps(answer), deadline)
         if len(outputs) > 1:  # TensorFlow Serving's order changes from call to call
             outputs = {name: outputs[name] for name in sorted(outputs)}
         return Prediction(outputs, version, trip)

@@ -2,7 +2,7 @@
 (tensorflow/core/framework/tensor.cc) and of protobuf: packed fields or not, in one run or several, unknown fields skipped.
 """
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from functools import lru_cache
 
 import numpy as np
@@ -14,6 +14,8 @@ VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
 # A single value may stand for a whole tensor; no honest server means more than this by it.
 MAX_BROADCAST_BYTES = 1 << 26
 _MAX_RANK = 64
+# Strings, and bytes of varints, that are read or written in one go: 1 to 2 ms.
+STRINGS, _VARINTS = 1 << 12, 1 << 16
 
 Range = tuple[int, int]
 Field = tuple[int, int, int, int]
@@ -40,8 +42,11 @@ def fields(data: bytes, pos: int, end: int) -> Iterator[Field]:
         yield tag >> 3, kind, start, pos
 
 
-def read_tensor(data: bytes, start: int, end: int) -> tuple[Tensor, Range | None]:
-    """The tensor between two offsets, and where its numbers lie if they lie there as in memory."""
+def read_tensor(data: bytes, start: int, end: int) -> Generator[None, None, tuple[Tensor, Range | None]]:
+    """The tensor between two offsets, and where its numbers lie if they lie there as in memory.
+
+    Yields every few milliseconds where there are many values that don't.
+    """
     number_of_dtype = 0
     shape = b""
     content: Field = (4, BYTES, 0, 0)
@@ -56,6 +61,8 @@ def read_tensor(data: bytes, start: int, end: int) -> tuple[Tensor, Range | None
             content = field
         else:
             chunks.append(field)
+            if len(chunks) % STRINGS == 0:
+                yield
     dtype = DTYPES.get(number_of_dtype)
     if dtype is None:
         raise ValueError(f"a tensor has dtype {number_of_dtype}, which is not served")
@@ -66,13 +73,24 @@ def read_tensor(data: bytes, start: int, end: int) -> tuple[Tensor, Range | None
         _, kind, first, last = mine[0]
         if kind == BYTES and last - first == size * dtype.numpy.itemsize:
             return Tensor(dtype, in_place(data, dtype, dims, first)), (first, last)
-    if dtype.is_string:
-        values = _string_content(data, *content[2:], size) if has_content else _strings(data, mine)
-    elif has_content:
-        raise ValueError(f"tensor_content has {content[3] - content[2]} bytes, not {size} {dtype.name} values")
-    else:
-        values = _numbers(data, mine, dtype)
+    values = yield from (_content(data, content, dtype, size) if has_content else _field(data, mine, dtype))
     return Tensor(dtype, _filled(values, dtype, size).reshape(dims)), None
+
+
+def _content(data: bytes, content: Field, dtype: DType, size: int) -> Generator[None, None, Array]:
+    _, _, first, last = content
+    if dtype.is_string:
+        return (yield from _string_content(data, first, last, size))
+    raise ValueError(f"tensor_content has {last - first} bytes, not {size} {dtype.name} values")
+
+
+def _field(data: bytes, chunks: list[Field], dtype: DType) -> Generator[None, None, Array]:
+    """The values of a typed field."""
+    if dtype.is_string:
+        return (yield from _strings(data, chunks))
+    if _is_fixed_width(dtype):
+        return _fixed(data, chunks, dtype)
+    return (yield from _varying(data, chunks, dtype))
 
 
 def _is_fixed_width(dtype: DType) -> bool:
@@ -106,39 +124,63 @@ def _read_shape(encoded: bytes) -> tuple[Shape, int]:
     return tuple(dims), size
 
 
-def _string_content(data: bytes, start: int, end: int, size: int) -> Array:
+def _string_content(data: bytes, start: int, end: int, size: int) -> Generator[None, None, Array]:
     """All lengths, then all bytes: `EncodeStringList` in tensorflow/core/platform/coding."""
     if size > end - start:
         raise ValueError("tensor_content holds fewer strings than its shape asks for")
     lengths = []
-    for _ in range(size):
+    for done in range(size):
         length, start = read_varint(data, start)
         lengths.append(length)
+        if done % STRINGS == STRINGS - 1:
+            yield
     if start + sum(lengths) != end:
         raise ValueError("tensor_content does not hold as many bytes as its lengths say")
     items = []
     for length in lengths:
         items.append(data[start : start + length])
         start += length
-    return _objects(items)
+        if len(items) % STRINGS == 0:
+            yield
+    return (yield from _objects(items))
 
 
-def _strings(data: bytes, chunks: list[Field]) -> Array:
-    return _objects([data[first:last] for _, kind, first, last in chunks if kind == BYTES])
+def _strings(data: bytes, chunks: list[Field]) -> Generator[None, None, Array]:
+    items: list[bytes] = []
+    for start in range(0, len(chunks), STRINGS):
+        run = chunks[start : start + STRINGS]
+        items += [data[first:last] for _, kind, first, last in run if kind == BYTES]
+        if start:
+            yield
+    return (yield from _objects(items))
 
 
-def _objects(items: list[bytes]) -> Array:
+def _objects(items: list[bytes]) -> Generator[None, None, Array]:
     array = np.empty(len(items), object)
-    array[:] = items
+    for start in range(0, len(items), 8 * STRINGS):
+        array[start : start + 8 * STRINGS] = items[start : start + 8 * STRINGS]
+        if start:
+            yield
     return array
 
 
-def _numbers(data: bytes, chunks: list[Field], dtype: DType) -> Array:
-    """The values of a typed field."""
-    if not _is_fixed_width(dtype):
-        runs = [unpack_varints(data, first, last) for _, kind, first, last in chunks if kind in (BYTES, VARINT)]
-        values = np.concatenate(runs) if runs else np.empty(0, np.uint64)
-        return _cut(values, dtype)
+def _varying(data: bytes, chunks: list[Field], dtype: DType) -> Generator[None, None, Array]:
+    """The values of a typed field that travel as varints."""
+    runs = []
+    for _, kind, first, last in chunks:
+        if kind not in (BYTES, VARINT):
+            continue
+        while last - first > _VARINTS:
+            stop = next((end for end in range(first + _VARINTS, first + _VARINTS + 10) if data[end - 1] < 0x80), last)
+            runs.append(_cut(unpack_varints(data, first, stop), dtype))
+            first = stop
+            yield
+        runs.append(_cut(unpack_varints(data, first, last), dtype))
+    return np.concatenate(runs) if runs else np.empty(0, dtype.numpy)
+
+
+def _fixed(data: bytes, chunks: list[Field], dtype: DType) -> Array:
+    """The values of a typed field that lie in it as in memory."""
     # Complex numbers are pairs of their parts.
     part = np.dtype(f"<f{dtype.numpy.itemsize // (2 if dtype.numpy.kind == 'c' else 1)}")
     width = part.itemsize

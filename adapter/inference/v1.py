@@ -131,10 +131,11 @@ class V1:
         exchange.served_by(servable.model, prediction.version)
         nonfinite = _nonfinite(exchange.request.headers)
         outputs = prediction.outputs
-        if sum([tensor.data.nbytes for tensor in outputs.values()]) < LARGE:
+        if json_out.size(outputs.values()) < LARGE:
             answer = json_out.predictions(outputs, parsed.row, nonfinite)
         else:
-            answer = await plane.turns.take(json_out.predictions_in_steps(outputs, parsed.row, nonfinite))
+            steps = json_out.predictions_in_steps(outputs, parsed.row, nonfinite)
+            answer = await plane.turns.take(steps, exchange.deadline)
         exchange.lap("render")
         return answer
 

@@ -18,7 +18,7 @@ from adapter.encoding import encoded
 from adapter.errors import RETRY_AFTER_SECONDS, Refused
 from adapter.exchange import Bodies, Exchange, response
 from adapter.http.answer import Answer
-from adapter.inference import v2_in, v2_out
+from adapter.inference import json_out, v2_in, v2_out
 from adapter.inference.calls import STATUS
 from adapter.inference.plane import DataPlane
 from adapter.inference.signatures import DEFAULT_SIGNATURE, Servable
@@ -107,7 +107,7 @@ class V2:
         request = v2_in.parse(received, headers.get(v2_in.HEADER_LENGTH))
         endpoint = await self._plane.endpoint(servable, request.signature_name, exchange.deadline)
         wanted = request.outputs(endpoint.signature)
-        inputs = await self._done(request.tensors_in_steps(endpoint.signature), request.text_size)
+        inputs = await self._done(request.tensors_in_steps(endpoint.signature), request.text_size, exchange)
         exchange.lap("parse")
         exchange.attributes["tandem.signature"] = request.signature_name[:128] or DEFAULT_SIGNATURE
         prediction = await self._plane.predict(endpoint, inputs, exchange.deadline, exchange.trace)
@@ -115,17 +115,17 @@ class V2:
         exchange.served_by(servable.model, prediction.version)
         outputs = [(name, prediction.outputs[name], binary) for name, binary in wanted]
         steps = v2_out.response_in_steps(servable.model, prediction.version, request.id, outputs)
-        text_size = sum([tensor.data.nbytes for _, tensor, binary in outputs if tensor.dtype.is_string or not binary])
-        body, json_length = await self._done(steps, text_size)
+        text_size = json_out.size([tensor for _, tensor, binary in outputs if tensor.dtype.is_string or not binary])
+        body, json_length = await self._done(steps, text_size, exchange)
         exchange.lap("render")
         about: Mapping[str, str] = _JSON
         if json_length is not None:
             about = {"Content-Type": "application/octet-stream", v2_in.HEADER_LENGTH: str(json_length)}
         return await encoded(headers.get("Accept-Encoding", ""), body, about)
 
-    async def _done(self, steps: Generator[None, None, T], text_size: int) -> T:
-        """The result of steps; they take turns with others if there is much to read or to write number by number."""
-        return at_once(steps) if text_size < LARGE else await self._plane.turns.take(steps)
+    async def _done(self, steps: Generator[None, None, T], text_size: int, exchange: Exchange) -> T:
+        """The result of steps; they take turns with others if there is much to read or to write value by value."""
+        return at_once(steps) if text_size < LARGE else await self._plane.turns.take(steps, exchange.deadline)
 
     async def _metadata(self, servable: Servable, deadline: float) -> dict[str, Any]:
         """The model as its default signature has it."""

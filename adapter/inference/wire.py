@@ -5,12 +5,13 @@ one `join` over the arrays' own buffers, and an answer's numbers are read where 
 Encoding: https://protobuf.dev/programming-guides/encoding/; messages: `protos/serving.proto`, `protos/tensorflow.proto`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
 from functools import lru_cache
 from typing import Any, NamedTuple
 
 from adapter.inference.tensor import DType, Shape, Tensor
-from adapter.inference.tensor_proto import BYTES, VARINT, Range, fields, in_place, read_tensor
+from adapter.inference.tensor_proto import BYTES, STRINGS, VARINT, Range, fields, in_place, read_tensor
+from adapter.inference.turns import at_once
 from adapter.inference.varints import read_varint
 
 
@@ -28,11 +29,22 @@ def model_spec(name: str, version: int | None, label: str | None, signature: str
 
 def predict_request(spec: bytes, inputs: Mapping[str, Tensor]) -> bytes:
     """An encoded `PredictRequest`; numbers travel as `tensor_content`, copied once from their arrays."""
+    return at_once(predict_request_in_steps(spec, inputs))
+
+
+def predict_request_in_steps(spec: bytes, inputs: Mapping[str, Tensor]) -> Generator[None, None, bytes]:
+    """The same; yields every few milliseconds where there are many strings."""
     parts: list[Any] = [b"\x0a", varint(len(spec)), spec]
     for name, tensor in inputs.items():
         if tensor.dtype.is_string:
-            values = b"".join([b"\x42%b%b" % (varint(len(item)), item) for item in tensor.data.ravel().tolist()])
-            parts += (_entry_head(name, tensor.dtype.number, tensor.data.shape, len(values)), values)
+            items = tensor.data.ravel().tolist()
+            runs = []
+            for start in range(0, len(items), STRINGS):
+                run = items[start : start + STRINGS]
+                runs.append(b"".join([b"\x42%b%b" % (varint(len(item)), item) for item in run]))
+                if start:
+                    yield
+            parts += (_entry_head(name, tensor.dtype.number, tensor.data.shape, sum(map(len, runs))), *runs)
         else:
             data = tensor.data
             size = data.nbytes
@@ -94,6 +106,16 @@ def predict_response(data: bytes) -> tuple[dict[str, Tensor], int]:
 
     Numbers are not copied where they lie on their own boundaries; such arrays are read-only.
     """
+    return _as_before(data) or at_once(_read_response(data))
+
+
+def predict_response_in_steps(data: bytes) -> Generator[None, None, tuple[dict[str, Tensor], int]]:
+    """The same; yields every few milliseconds where there are many values that do not lie there as in memory."""
+    return _as_before(data) or (yield from _read_response(data))
+
+
+def _as_before(data: bytes) -> tuple[dict[str, Tensor], int] | None:
+    """What an answer holds that is like one before it."""
     frame = _FRAMES.get(len(data))
     if frame is not None:
         for start, end, expected in frame.around:
@@ -104,19 +126,23 @@ def predict_response(data: bytes) -> tuple[dict[str, Tensor], int]:
                 name: Tensor(dtype, in_place(data, dtype, shape, start)) for name, dtype, shape, start in frame.outputs
             }
             return outputs, frame.version
+    return None
+
+
+def _read_response(data: bytes) -> Generator[None, None, tuple[dict[str, Tensor], int]]:
     try:
-        return _read_response(data)
+        return (yield from _read_fields(data))
     except IndexError:
         raise ValueError("the answer ends in the middle of a field") from None
 
 
-def _read_response(data: bytes) -> tuple[dict[str, Tensor], int]:
+def _read_fields(data: bytes) -> Generator[None, None, tuple[dict[str, Tensor], int]]:
     outputs: dict[str, Tensor] = {}
     places: list[Range | None] = []
     spec = b""
     for number, kind, start, end in fields(data, 0, len(data)):
         if number == 1 and kind == BYTES:
-            name, tensor, place = _read_entry(data, start, end)
+            name, tensor, place = yield from _read_entry(data, start, end)
             outputs[name] = tensor
             places.append(place)
         elif number == 2 and kind == BYTES:
@@ -158,7 +184,7 @@ def _spec_version(spec: bytes) -> int:
     return value - (1 << 64) if value >> 63 else value
 
 
-def _read_entry(data: bytes, start: int, end: int) -> tuple[str, Tensor, Range | None]:
+def _read_entry(data: bytes, start: int, end: int) -> Generator[None, None, tuple[str, Tensor, Range | None]]:
     """One entry of a map from name to tensor, and where its numbers lie in memory order, if they do."""
     name = ""
     ranges: list[Range] = []
@@ -170,8 +196,8 @@ def _read_entry(data: bytes, start: int, end: int) -> tuple[str, Tensor, Range |
         else:  # protobuf keeps such an entry out of the map
             raise ValueError("an entry of a map has a field that is neither its key nor its value")
     if len(ranges) == 1:
-        tensor, place = read_tensor(data, *ranges[0])
+        tensor, place = yield from read_tensor(data, *ranges[0])
         return name, tensor, place
     # A message given twice is merged, which is the same as reading the two one after the other.
     merged = b"".join([data[first:last] for first, last in ranges])
-    return name, read_tensor(merged, 0, len(merged))[0], None
+    return name, (yield from read_tensor(merged, 0, len(merged)))[0], None

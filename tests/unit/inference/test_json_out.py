@@ -137,7 +137,8 @@ def strings(draw: st.DrawFn) -> Tensor:
     shape = draw(SHAPES)
     size = int(np.prod(shape))
     array = np.empty(size, object)
-    array[:] = draw(st.lists(st.binary(max_size=4), min_size=size, max_size=size))
+    text = st.binary(max_size=4) | st.text(max_size=9).map(str.encode) | st.binary(max_size=12)
+    array[:] = draw(st.lists(text, min_size=size, max_size=size))
     return Tensor(STRING, array.reshape(shape))
 
 
@@ -176,6 +177,9 @@ def test_rows_of_several_outputs_read_back(data: st.DataObject, batch: int) -> N
         outputs[name] = Tensor(one.dtype, np.repeat(one.data[np.newaxis], batch, axis=0))
     found = rows(**outputs)
     assert len(found) == batch
+    for step in (1, 5):
+        with steps_of(step):
+            assert run(json_out.predictions_in_steps(outputs, row=True))[1] == json_out.predictions(outputs, row=True)
     for name, tensor in outputs.items():
         for index in range(batch):
             assert_reads_back(
@@ -184,15 +188,25 @@ def test_rows_of_several_outputs_read_back(data: st.DataObject, batch: int) -> N
 
 
 class steps_of:  # noqa: N801 - a context manager for property tests, which function-scoped fixtures don't suit
+    """Answers are written in steps of so many numbers, strings or values in rows, and of strings a few bytes each."""
+
     def __init__(self, size: int) -> None:
-        self.size = size
+        self.values = (size, size, 3, size) if size < json_out.STEP else self._values()
 
     def __enter__(self) -> None:
-        self.before = json_out.STEP
-        json_out.STEP = self.size
+        self.before = self._values()
+        self._set(*self.values)
 
     def __exit__(self, *_: object) -> None:
-        json_out.STEP = self.before
+        self._set(*self.before)
+
+    @staticmethod
+    def _values() -> tuple[int, int, int, int]:
+        return json_out.STEP, json_out._STRINGS, json_out._STRINGS_BYTES, json_out._ROWS_TOGETHER
+
+    @staticmethod
+    def _set(step: int, strings: int, octets: int, rows: int) -> None:
+        json_out.STEP, json_out._STRINGS, json_out._STRINGS_BYTES, json_out._ROWS_TOGETHER = step, strings, octets, rows
 
 
 def run(steps: Any) -> tuple[int, bytes]:

@@ -10,8 +10,9 @@ import sys
 
 def main() -> int:
     """Run the adapter; returns its exit status."""
-    from adapter.group import ended
+    from adapter.group import early, ended
 
+    early.note()
     if (reason := ended.reason()) is not None:
         print(f"adapter: this allocation was ended for good: {reason}", file=sys.stderr)
         return 1
@@ -39,6 +40,8 @@ def main() -> int:
     # which make no cycles.
     gc.freeze()
     gc.set_threshold(10_000, 20, 50)
+    if early.noted():
+        return 0
     try:
         return uvloop.run(serve(config, bundle, stream, access))
     finally:

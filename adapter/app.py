@@ -8,7 +8,6 @@ log stream, metrics ────────────────────
 import asyncio
 import logging
 import os
-import signal
 import socket
 import time
 from collections.abc import Callable, Mapping
@@ -32,7 +31,7 @@ from adapter.contract.metrics import Metrics
 from adapter.contract.release import Running
 from adapter.contract.shutdown import Shutdown
 from adapter.exchange import Bodies, Handler
-from adapter.group import ending, transitions, warmup
+from adapter.group import early, ending, transitions, warmup
 from adapter.group.consul import Agent
 from adapter.group.drain import Drain
 from adapter.group.presence import Presence
@@ -101,8 +100,7 @@ async def serve(settings: Settings, bundle: manifest.Manifest | None, stream: Lo
         audit=audit,
         tracer=tracer,
     )
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, drain.signal, number.name)
+    early.hand_over(loop, drain.signal)
     presence = Presence(Path(settings.alloc_data)) if settings.alloc_data else None
 
     server = Server(chain, settings.max_body_total, settings.head_timeout)

@@ -1,6 +1,9 @@
 """The life of the two tasks as one, seen from outside: health, healing, drain. Real processes."""
 
+import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -200,3 +203,40 @@ def in_flight_now(adapter: Adapter) -> None:
     """Until the adapter has a request other than this question in flight."""
     while b"\nhttp_server_active_requests 2.0\n" not in adapter.request("GET", "/metrics").body:
         pass
+
+
+_STOPPED_AT = """
+import os, signal, sys
+from adapter.group import drain
+
+class Finder:
+    def find_spec(self, name, *_):
+        if name == "{place}":
+            os.kill(os.getpid(), signal.SIGTERM)
+
+class Drain(drain.Drain):
+    def __init__(self, grace):
+        super().__init__(grace)
+        if "{place}" == "Drain":
+            os.kill(os.getpid(), signal.SIGTERM)
+
+drain.Drain = Drain
+sys.meta_path.insert(0, Finder())
+from adapter.__main__ import main
+sys.exit(main())
+"""
+
+
+@pytest.mark.parametrize("place", ["adapter.settings", "uvloop", "Drain"])
+def test_a_signal_while_it_still_starts_is_no_failure(place: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", _STOPPED_AT.format(place=place)],
+        env={**os.environ, "ADAPTER_HOST": "127.0.0.1", "ADAPTER_PORT": "0", "ADAPTER_TFS_GRPC": "127.0.0.1:1"},
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert ("drain" in done.stdout) == (place == "Drain")

@@ -93,7 +93,7 @@ def refusal(adapter: Adapter, check: str = "handler") -> str:
         ):
             assert adapter.request("GET", "/health/ready").status == 503
             return reason
-        time.sleep(0.05)
+        time.sleep(0.05)  # a check that fails for another reason than before leaves no record
     raise AssertionError(f"{check} says nothing but {reason!r}")
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from adapter import memory
+from tests.virtual_time import VirtualTime
 
 SCRIPT = """
 import threading
@@ -47,22 +48,27 @@ def test_memory_that_glibc_keeps_is_given_back_whichever_thread_took_it(way):
     assert by_itself < pages < by_trim
 
 
-async def test_many_large_bodies_ask_for_one_trim_at_a_time_and_one_after_the_last(monkeypatch):
+def trims_of(sizes: list[int], monkeypatch: pytest.MonkeyPatch) -> int:
+    """How often memory is given back in the minute after bodies of these sizes came at one time."""
     trims = []
-    monkeypatch.setattr(memory, "_DELAY_SECONDS", 0.01)
-    monkeypatch.setattr(memory, "_QUIET_SECONDS", 0.015)
     monkeypatch.setattr(memory, "trim", lambda: trims.append(1))
-    trim = memory.Trim()
-    for size in (memory._LARGE, memory._LARGE * 2, 10):
-        trim.after(size)
-    await asyncio.sleep(0.1)
-    assert len(trims) == 2
+
+    async def minute() -> None:
+        trim = memory.Trim()
+        for size in sizes:
+            trim.after(size)
+        await asyncio.sleep(60)
+
+    with asyncio.Runner(loop_factory=VirtualTime) as runner:
+        runner.run(minute())
+    return len(trims)
 
 
-async def test_small_bodies_ask_for_none(monkeypatch):
-    trims = []
-    monkeypatch.setattr(memory, "_DELAY_SECONDS", 0)
-    monkeypatch.setattr(memory, "trim", lambda: trims.append(1))
-    memory.Trim().after(memory._LARGE - 1)
-    await asyncio.sleep(0.01)
-    assert trims == []
+def test_many_large_bodies_ask_for_one_trim_at_a_time_and_one_after_the_last(monkeypatch):
+    monkeypatch.setattr(memory, "_DELAY_SECONDS", 2)
+    monkeypatch.setattr(memory, "_QUIET_SECONDS", 3)
+    assert trims_of([memory._LARGE, memory._LARGE * 2, 10], monkeypatch) == 2
+
+
+def test_small_bodies_ask_for_none(monkeypatch):
+    assert trims_of([memory._LARGE - 1], monkeypatch) == 0

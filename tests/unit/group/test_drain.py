@@ -20,12 +20,14 @@ class Connections:
 
     def __init__(self) -> None:
         self.answered = asyncio.Event()
+        self.awaited = asyncio.Event()
         self.cut_off = False
 
     def pre_shutdown(self) -> None:
         pass
 
     async def shutdown(self, timeout: float | None) -> None:
+        self.awaited.set()
         try:
             async with asyncio.timeout(timeout):
                 await self.answered.wait()
@@ -61,7 +63,7 @@ async def test_a_second_signal_forces_at_any_time() -> None:
         drain, connections = Drain(60), Connections()
         drain.signal("SIGTERM")
         finished = asyncio.create_task(finish(drain, connections, delay))
-        await asyncio.sleep(0.01)
+        await (asyncio.sleep(0) if delay else connections.awaited.wait())
         drain.signal("SIGINT")
         assert not await finished
         assert connections.cut_off
@@ -71,9 +73,9 @@ async def test_a_signal_after_a_shutdown_does_not_force_but_bounds_the_grace() -
     drain, connections = Drain(0.1), Connections()
     drain.end("moving house", 3600)
     finished = asyncio.create_task(finish(drain, connections))
-    await asyncio.sleep(0.01)
+    await connections.awaited.wait()
     drain.signal("SIGTERM")
-    await asyncio.sleep(0.01)
+    await asyncio.sleep(0)
     assert not connections.cut_off
     assert not await finished
     assert (drain.reason, drain.signals, drain.for_good) == ("moving house", 1, True)
@@ -88,7 +90,7 @@ async def test_a_second_shutdown_can_only_shorten() -> None:
     drain, connections = Drain(60), Connections()
     drain.signal("SIGTERM")
     finished = asyncio.create_task(finish(drain, connections))
-    await asyncio.sleep(0.01)
+    await connections.awaited.wait()
     drain.end("now", 0)
     assert not await finished
     assert drain.reason == "signal SIGTERM"

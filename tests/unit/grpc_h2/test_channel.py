@@ -216,7 +216,7 @@ async def test_a_server_that_stops_finishes_its_calls_and_the_next_one_gets_the_
     await second.start()
     async with asyncio.timeout(5):
         while await outcome(channel, "Echo", b"x") != b"x":
-            await asyncio.sleep(0.01)
+            await asyncio.sleep(0.01)  # it tells nobody that it has connected, here and below
     await channel.close()
     await second.server.stop(None)
 

@@ -43,6 +43,39 @@ async def serve() -> AsyncIterator[Callable[..., Awaitable["Client"]]]:
         await running.close()
 
 
+@pytest.fixture
+def taken(monkeypatch: pytest.MonkeyPatch) -> "Taken":
+    """What the connections of this test have taken from their sockets, and how many were lost."""
+    return Taken(monkeypatch)
+
+
+class Taken:
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.data = b""
+        self.lost = asyncio.Event()
+        self._told = asyncio.Event()
+        received, lost = Connection.data_received, Connection.connection_lost
+
+        def data_received(subject: Connection, data: bytes) -> None:
+            received(subject, data)
+            self.data += data
+            self._told.set()
+
+        def connection_lost(subject: Connection, error: Exception | None) -> None:
+            lost(subject, error)
+            self.lost.set()
+
+        monkeypatch.setattr(Connection, "data_received", data_received)
+        monkeypatch.setattr(Connection, "connection_lost", connection_lost)
+
+    async def to(self, end: bytes) -> None:
+        """Until what was taken ends with this."""
+        async with asyncio.timeout(30):
+            while not self.data.endswith(end):
+                self._told.clear()
+                await self._told.wait()
+
+
 class Client:
     """One connection to `server`."""
 
@@ -72,12 +105,12 @@ async def test_a_head_that_comes_again_has_the_body_that_comes_with_it(serve):
         assert await client.answer() == (b"HTTP/1.1 200 OK", b"/p " + body)
 
 
-async def test_a_known_head_with_less_than_its_body_waits_for_the_rest(serve):
+async def test_a_known_head_with_less_than_its_body_waits_for_the_rest(serve, taken):
     client = await serve()
     client.send(POST % (3, b"one"))
     await client.answer()
     client.send(POST % (5, b"th"))
-    await asyncio.sleep(0.01)
+    await taken.to(b"th")
     client.send(b"ree" + POST % (2, b"ok"))
     assert (await client.answer())[1] == b"/p three"
     assert (await client.answer())[1] == b"/p ok"
@@ -226,7 +259,7 @@ async def test_a_client_that_leaves_has_its_request_cancelled(serve):
     assert client.server.connections() == 0
 
 
-async def test_garbage_in_the_middle_of_a_body_is_told_to_who_reads_it(serve):
+async def test_garbage_in_the_middle_of_a_body_is_told_to_who_reads_it(serve, taken):
     found: list[Exception] = []
 
     async def handler(request: Request) -> Answer:
@@ -238,7 +271,7 @@ async def test_garbage_in_the_middle_of_a_body_is_told_to_who_reads_it(serve):
 
     client = await serve(handler)
     client.send(b"POST /p HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n3\r\none\r\n")
-    await asyncio.sleep(0.01)
+    await taken.to(b"one\r\n")
     client.send(b"no length\r\n")
     assert await client.answer() == (b"HTTP/1.1 400 Bad Request", b"no")
     assert found
@@ -268,7 +301,7 @@ async def test_a_refused_body_that_goes_on_for_too_long_ends_the_connection(serv
 
 
 @pytest.mark.parametrize(("patience", "most_unsent"), [(0.05, 1 << 30), (60, 1 << 20)], ids=["time", "bytes"])
-async def test_a_client_that_does_not_read_its_answer_cannot_hold_it(serve, monkeypatch, patience, most_unsent):
+async def test_a_client_that_does_not_read_its_answer_cannot_hold_it(serve, taken, monkeypatch, patience, most_unsent):
     monkeypatch.setattr(connection, "_PATIENCE", patience)
 
     async def handler(_: Request) -> Answer:
@@ -277,10 +310,8 @@ async def test_a_client_that_does_not_read_its_answer_cannot_hold_it(serve, monk
     client = await serve(handler, most_unsent)
     client.writer.transport.pause_reading()
     client.send(POST % (0, b""))
-    while client.server.connections() == 0:
-        await asyncio.sleep(0.005)
-    while client.server.connections():
-        await asyncio.sleep(0.005)
+    await asyncio.wait_for(taken.lost.wait(), 30)
+    assert client.server.connections() == 0
 
 
 async def test_an_idle_connection_ends_after_a_while_and_a_busy_one_does_not(serve, monkeypatch):
@@ -309,11 +340,11 @@ async def test_a_head_that_takes_too_long_ends_the_connection(serve, monkeypatch
     assert await client.closed()
 
 
-async def test_at_the_end_a_body_on_its_way_is_still_taken_and_answered(serve):
+async def test_at_the_end_a_body_on_its_way_is_still_taken_and_answered(serve, taken):
     client = await serve()
     idle = Client(client.server, *await asyncio.open_connection(*client.writer.get_extra_info("peername")))
     client.send(POST % (5, b"th"))
-    await asyncio.sleep(0.05)
+    await taken.to(b"th")
     client.server.pre_shutdown()
     assert await idle.closed()
     ended = asyncio.create_task(client.server.shutdown(10))
@@ -346,13 +377,16 @@ async def test_at_the_end_an_answer_that_is_given_is_read_to_its_last_byte(serve
 
 
 async def test_at_the_end_a_request_that_takes_too_long_is_cut_off(serve):
+    begun = asyncio.Event()
+
     async def handler(_: Request) -> Answer:
+        begun.set()
         await asyncio.sleep(60)
         raise AssertionError
 
     client = await serve(handler)
     client.send(POST % (3, b"one"))
-    await asyncio.sleep(0.05)
+    await begun.wait()
     await client.server.shutdown(0.05)
     with pytest.raises((ConnectionError, asyncio.IncompleteReadError)):
         await client.reader.readexactly(1)

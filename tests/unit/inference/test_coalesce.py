@@ -16,6 +16,7 @@ from adapter.inference import coalesce
 from adapter.inference.coalesce import Coalescer, Prediction, Traces
 from adapter.inference.signatures import Endpoint, Servable
 from adapter.inference.tensor import FLOAT, STRING, Signature, Tensor
+from tests.virtual_time import VirtualTime
 
 BAD = np.float32(-1e9)
 SIGNATURE = Signature("serving_default", "tensorflow/serving/predict", {}, {})
@@ -296,25 +297,6 @@ async def test_an_output_without_the_batch_dimension_is_asked_for_one_by_one() -
     gate.set()
     assert [p.outputs["s"].data for p in await asyncio.gather(first, *others)] == [1, 2, 3]
     assert calls == [1, 2, 1, 1]
-
-
-class VirtualTime(asyncio.SelectorEventLoop):
-    """An event loop on which nobody waits: when all sleep, it is at once as late as the first one wants to wake."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._moment = 0.0
-        select = self._selector.select  # type: ignore[attr-defined]
-
-        def at_once(timeout: float | None = None) -> object:
-            assert timeout is not None, "nobody will ever wake"
-            self._moment += timeout
-            return select(0)
-
-        self._selector.select = at_once  # type: ignore[attr-defined]
-
-    def time(self) -> float:
-        return self._moment
 
 
 class TimedModel(Model):

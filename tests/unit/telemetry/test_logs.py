@@ -14,6 +14,7 @@ from aiohttp.http import HttpProcessingError
 
 from adapter.telemetry import logs
 from adapter.telemetry.logs import CommonHandler, LogStream, StrangersMistakes, timestamp
+from tests.output import Output
 
 RESOURCE = {"service.name": "halves"}
 
@@ -43,26 +44,24 @@ def test_a_record_has_the_data_models_fields() -> None:
 
 
 async def test_information_is_buffered_and_a_warning_takes_it_along() -> None:
-    output = io.BytesIO()
+    output = Output()
     stream = LogStream(RESOURCE, output)
     stream.start()
     stream.write("INFO", "first", {})
     assert output.getvalue() == b""
     stream.write("WARNING", "second", {})
     stream.write("INFO", "third", {})
-    while not output.getvalue():  # by another thread
-        os.sched_yield()
+    assert output.wait(output.getvalue)  # by another thread
     assert [record["body"] for record in records(output)] == ["first", "second"]
     stream.stop()
 
 
 async def test_the_buffer_is_written_soon_and_at_the_end() -> None:
-    output = io.BytesIO()
+    output = Output()
     stream = LogStream(RESOURCE, output)
     stream.start()
     stream.write("INFO", "one", {})
-    while not output.getvalue():
-        await asyncio.sleep(0.01)
+    await output.until(output.getvalue)
     stream.write("INFO", "two", {})
     stream.stop()
     assert [record["body"] for record in records(output)] == ["one", "two"]

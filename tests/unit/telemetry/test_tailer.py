@@ -1,12 +1,11 @@
 """The tailer over real files, rotated as Nomad rotates them: each line exactly once, whatever happens in between."""
 
 import asyncio
-import io
 import json
 import logging
 import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from adapter.telemetry.own_log import OwnLog
 from adapter.telemetry.rotated_files import CHUNK, CHUNK_LINES
 from adapter.telemetry.tailer import Limits, Tailer
 from deploy.local.task import RotatedLog
+from tests.output import Output
 
 
 class Log:
@@ -29,7 +29,7 @@ class Log:
         self.checkpoint = allocation / "data" / "tailer.json"
         self.directory.mkdir()
         self.checkpoint.parent.mkdir()
-        self.output = io.BytesIO()
+        self.output = Output()
         self.stream = LogStream({"service.name": "halves"}, self.output)
         self.failures: list[tuple[str, str]] = []
 
@@ -79,12 +79,6 @@ def line(number: object) -> str:
 
 def numbers(records: list[dict[str, Any]]) -> list[int]:
     return [int(record["body"].split()[1]) for record in records if record["body"].startswith("number ")]
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(30):
-        while not condition():
-            await asyncio.sleep(0.01)
 
 
 def test_a_line_becomes_a_record_with_its_task_its_stream_and_its_place(log: Log) -> None:
@@ -175,10 +169,10 @@ def test_what_the_log_proves_of_files_that_are_gone_does_not_count(log: Log) -> 
 async def test_it_follows_while_it_is_written_and_reads_to_the_end_when_stopped(log: Log) -> None:
     running = asyncio.create_task(log.tailer().run())
     log.write(line(0))
-    await until(lambda: numbers(log.records) == [0])
+    await log.output.until(lambda: numbers(log.records) == [0])
     log.write(line(1))
     log.write(line(2), number=1)
-    await until(lambda: numbers(log.records) == [0, 1, 2])
+    await log.output.until(lambda: numbers(log.records) == [0, 1, 2])
     log.write(line(3), number=1)
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)
@@ -187,13 +181,13 @@ async def test_it_follows_while_it_is_written_and_reads_to_the_end_when_stopped(
 
 async def test_a_directory_that_appears_later_is_followed_from_its_first_line(tmp_path: Path) -> None:
     later = tmp_path / "later"
-    output = io.BytesIO()
+    output = Output()
     running = asyncio.create_task(Tailer(later / "logs", LogStream({}, output)).run())
     await asyncio.sleep(0)
     (later / "data").mkdir(parents=True)
     (later / "logs").mkdir()
     (later / "logs" / "tfs.stderr.0").write_text(line(0))
-    await until(lambda: b"number 0" in output.getvalue())
+    await output.until(lambda: b"number 0" in output.getvalue())
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)
 

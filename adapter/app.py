@@ -103,7 +103,7 @@ async def serve(settings: Settings, bundle: manifest.Manifest | None, stream: Lo
     early.hand_over(loop, drain.signal)
     presence = Presence(Path(settings.alloc_data)) if settings.alloc_data else None
 
-    server = Server(chain, settings.max_body_total, settings.head_timeout)
+    server = Server(chain, settings.max_body_total, settings.head_timeout, chain.refuse)
     chain.connections = server.connections
     tls = access.tls.context if access.tls is not None else None
     if settings.listen_fd >= 0:  # connections wait in it while one adapter follows another

@@ -100,6 +100,16 @@ class Chain:
                 self._audit.record(exchange, status)
             REQUEST.set(None)
 
+    def refuse(self, request: Request, refusal: Refused) -> Answer:
+        """The answer to a request whose head cannot be read. The gate, whose questions only a head answers, is not asked."""
+        exchange = Exchange(request, self._now())
+        self._handler(exchange)  # for the form that errors have at its path
+        answer = self._failed(exchange, refusal.status, refusal.message, refusal.headers)
+        answer.request_id = exchange.request_id
+        answer.headers.update(self._headers)
+        self._record(exchange, answer.status, len(answer.sent_body(request.method)))
+        return answer
+
     def ungated(self) -> "Chain":
         """The same way for the house's own requests, which come over a connection that nobody else has: without the gate."""
         chain = copy.copy(self)

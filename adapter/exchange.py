@@ -9,12 +9,11 @@ from collections.abc import Awaitable, Callable, Mapping
 from functools import lru_cache
 from typing import Any
 
-from aiohttp import StreamReader
-
 from adapter.access.limits import Meter
 from adapter.access.principal import Principal
 from adapter.errors import Refused
 from adapter.http.answer import Answer
+from adapter.http.inflate import Content
 from adapter.http.request import Request
 from adapter.memory import Trim
 from adapter.settings import Settings
@@ -195,7 +194,7 @@ class Bodies:
             return self._one
         return min(self._one, meter.quota.max_body)
 
-    async def _receive(self, exchange: Exchange, content: StreamReader, limit: int) -> bytes:
+    async def _receive(self, exchange: Exchange, content: Content, limit: int) -> bytes:
         chunks = bytearray()
         try:
             async with asyncio.timeout_at(exchange.deadline):

@@ -24,14 +24,20 @@ from aiohttp.base_protocol import BaseProtocol
 from aiohttp.http import HttpProcessingError, HttpRequestParser, RawRequestMessage
 from aiohttp.web import RequestPayloadError
 
+from adapter.errors import Refused
 from adapter.http.answer import Answer
+from adapter.http.inflate import decoded
 from adapter.http.known import Known, end_of_head
 from adapter.http.request import Head, Request
+from adapter.http.unread import KEPT, LONGEST_LINE, MOST_HEADERS, Unread, reason
 
 log = logging.getLogger(__name__)
 
 Handler = Callable[[Request], Awaitable[Answer]]
 """Answers every request; it raises nothing but CancelledError, when the client is gone."""
+
+Refuse = Callable[[Request, Refused], Answer]
+"""Answers what is no request that can be read: all that is known of it, and why not."""
 
 # Larger bodies are not copied to stand behind their heads.
 _ONE_WRITE = 1 << 16
@@ -39,7 +45,7 @@ _ONE_WRITE = 1 << 16
 _READ_AHEAD = 1 << 18
 # Requests that may wait behind the one in progress.
 _MOST_QUEUED = 32
-# Seconds that the rest of a refused body is thrown away, so that the client reads the answer (RFC 9112 §9.6).
+# Seconds that the rest of what was refused is thrown away, so that the client reads the answer (RFC 9112 §9.6).
 _LINGER = 10.0
 CUT_OFF = "cut off"
 """What a request's task is cancelled with when it is not its client that left."""
@@ -50,8 +56,9 @@ _LEAST_READ, _PATIENCE = 1 << 16, 30.0
 class Registry:
     """The connections of one server, and what they share."""
 
-    def __init__(self, handler: Handler, most_unsent: int) -> None:
+    def __init__(self, handler: Handler, most_unsent: int, refuse: Refuse) -> None:
         self.handler = handler
+        self.refuse = refuse
         self.loop = asyncio.get_running_loop()
         self.open: set[Connection] = set()
         self.one_less = asyncio.Event()
@@ -63,6 +70,7 @@ class Connection(BaseProtocol):
     """Made by the server for each connection that it accepts."""
 
     __slots__ = (
+        "_begun",
         "_content",
         "_deaf",
         "_ending",
@@ -83,19 +91,21 @@ class Connection(BaseProtocol):
             self,
             loop,
             _READ_AHEAD,
-            max_line_size=8190,
-            max_field_size=8190,
-            max_headers=128,
+            max_line_size=LONGEST_LINE,
+            max_field_size=LONGEST_LINE,
+            max_headers=MOST_HEADERS,
             payload_exception=RequestPayloadError,
-            auto_decompress=True,
-            max_msg_queue_size=_MOST_QUEUED,
+            auto_decompress=False,
+            max_msg_queue_size=1,  # it stops after each, because it keeps to itself what it found before an error
         )
         super().__init__(loop, parser)
         self._registry = registry
         self._reader = parser
-        self._queue: deque[tuple[Request, StreamReader] | HttpProcessingError] = deque()
+        self._queue: deque[tuple[Request, StreamReader] | Unread] = deque()
         self._content: StreamReader = EMPTY_PAYLOAD
         self._known: Known | None = None
+        # The beginning of a head that is not complete yet.
+        self._begun = b""
         # Bytes of the body that the parser still waits for; None when that cannot be told.
         self._rest: int | None = 0
         self._deaf = self._ending = False
@@ -166,19 +176,22 @@ class Connection(BaseProtocol):
 
     def _parse(self, data: bytes) -> None:
         count = len(self._queue)
+        text = data if self._rest == 0 else self._begun and self._begun + data
         try:
             self._look_at(data, self._read(data))
         except HttpProcessingError as error:
             self._deaf = True
             if self._content.is_eof():
-                self._queue.append(error)
+                self._queue.append(Unread.of(error, text if len(self._queue) == count else b""))
             else:  # it is in the middle of a body
-                self._content.set_exception(RequestPayloadError(str(error)))
+                self._content.set_exception(RequestPayloadError(reason(error)))
         if len(self._queue) == count:
+            self._begun = text[:KEPT]
             if self.task is None and data:
                 self.head_since = self.head_since or self._loop.time()
             return
         self.head_since = 0.0
+        self._begun = b""
         if len(self._queue) >= _MOST_QUEUED and not self._buffer_paused:
             self._pause_reading_for_buffer()  # and the parser keeps what else it has
         if self.task is None:
@@ -189,17 +202,22 @@ class Connection(BaseProtocol):
         parser = self._reader
         found = []
         while True:
+            waits = not self._content.is_eof()
             messages, upgraded, tail = parser.feed_data(data)
             for message, content in messages:
                 length = message.headers.get("Content-Length")
-                request = Request(Head.of(message), self, None, content, int(length) if length else None)
+                body = decoded(content, message.headers) if "Content-Encoding" in message.headers else content
+                request = Request(Head.of(message), self, None, body, int(length) if length else None)
                 self._queue.append((request, content))
                 self._content = content
             found += messages
-            if not upgraded:
+            if upgraded:
+                parser.set_upgraded(False)  # nothing is: what follows is HTTP as before
+                data = tail
+            elif (messages or waits) and self._content.is_eof() and len(self._queue) < _MOST_QUEUED:
+                data = b""  # it may have stopped after a request with more in hand
+            else:
                 return found
-            parser.set_upgraded(False)  # nothing is: what follows is HTTP as before
-            data = tail
 
     def _look_at(self, data: bytes, messages: list[tuple[RawRequestMessage, StreamReader]]) -> None:
         """Keep count of what the parser waits for, and remember the head of a request that came whole."""
@@ -230,11 +248,10 @@ class Connection(BaseProtocol):
         if not self._queue:
             return
         waiting = self._queue.popleft()
-        if isinstance(waiting, HttpProcessingError):
+        if isinstance(waiting, Unread):
             self._refuse(waiting)
             return
         self._begin(*waiting)
-        self._reader.message_consumed()
         if self._buffer_paused and len(self._queue) <= _MOST_QUEUED // 2:
             self._buffer_paused = False
             self._parse(b"")
@@ -246,7 +263,7 @@ class Connection(BaseProtocol):
 
     async def _serve(self, request: Request, content: StreamReader | None) -> None:
         try:
-            if content is not None and content.is_eof() and content.exception() is None:
+            if content is not None and content is request.content and content.is_eof() and content.exception() is None:
                 request.body = _all_of(content)
             answer = await self._registry.handler(request)
             self._send(request.head, answer)
@@ -316,14 +333,19 @@ class Connection(BaseProtocol):
         except TimeoutError:
             self._ending = True
 
-    def _refuse(self, error: HttpProcessingError) -> None:
-        """What came is not HTTP, or too much of it; what version the client speaks is not known."""
-        log.info("Not HTTP, or too much of it, from %s: %s", self.remote, str(error)[:256])
-        self._ending = True
+    def _refuse(self, unread: Unread) -> None:
+        """Answer what cannot be read, and end; the client has a while to read why."""
+        answer = self._registry.refuse(Request(unread.head, self, b"", EMPTY_PAYLOAD, None), unread.refusal)
+        try:
+            self._send(unread.head, answer)
+        except ConnectionError:
+            return
         transport = cast("asyncio.Transport", self.transport)
-        answer = Answer(400, b"", {})
-        transport.write(answer.head(close=True, old=True))
-        transport.close()
+        if transport.can_write_eof():
+            transport.write_eof()
+            self._loop.call_later(_LINGER, transport.close)
+        else:
+            transport.close()
 
 
 def _all_of(content: StreamReader) -> bytes:

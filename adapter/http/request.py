@@ -4,9 +4,10 @@ import asyncio
 from typing import NamedTuple, Protocol
 from urllib.parse import parse_qsl, unquote
 
-from aiohttp import StreamReader
 from aiohttp.http import HttpVersion10, RawRequestMessage
 from multidict import CIMultiDictProxy
+
+from adapter.http.inflate import Content
 
 
 class Head(NamedTuple):
@@ -44,7 +45,7 @@ class Wire(Protocol):
 
 
 class Request:
-    """`body` is the whole body if that has come already; else it is None, and `content` has it bit by bit.
+    """`body` is the whole body if that has come already; else it is None, and `content` has it bit by bit, unpacked.
 
     `content_length` is the announced one, None where there is none; look for it here, not among the headers.
     """
@@ -52,7 +53,7 @@ class Request:
     __slots__ = ("_wire", "body", "content", "content_length", "head", "headers", "method", "path", "raw_path")
 
     def __init__(
-        self, head: Head, wire: Wire, body: bytes | None, content: StreamReader, content_length: int | None
+        self, head: Head, wire: Wire, body: bytes | None, content: Content, content_length: int | None
     ) -> None:
         self.head = head
         self.method, self.raw_path, self.path, self.headers, _, _ = head

@@ -8,7 +8,10 @@ import socket
 import ssl
 import struct
 
-from adapter.http.connection import Connection, Handler, Registry
+from adapter.errors import Refused
+from adapter.http.answer import Answer
+from adapter.http.connection import Connection, Handler, Refuse, Registry
+from adapter.http.request import Request
 
 KEEP_ALIVE = 75.0
 """Seconds that a connection may be idle. Longer than proxies keep theirs, so that they close first."""
@@ -25,12 +28,15 @@ _SO_ATTACH_FILTER = 26  # asm-generic/socket.h
 class Server:
     """Gives every request to `handler`; at most `most_unsent` bytes of answers wait for clients to read them.
 
-    A head may take `head_timeout` seconds from its first byte to its last.
+    A head may take `head_timeout` seconds from its first byte to its last; `refuse` words the answer to one that cannot be
+    read.
     """
 
-    def __init__(self, handler: Handler, most_unsent: int, head_timeout: float = 30.0) -> None:
+    def __init__(
+        self, handler: Handler, most_unsent: int, head_timeout: float = 30.0, refuse: Refuse | None = None
+    ) -> None:
         self._head_timeout = head_timeout
-        self._registry = Registry(handler, most_unsent)
+        self._registry = Registry(handler, most_unsent, refuse or _without_words)
         self._listener: asyncio.Server | None = None
         self._handed_on = False
         self._sweeper: asyncio.TimerHandle | None = None
@@ -111,6 +117,10 @@ class Server:
             if late or (connection.task is None and now - connection.since > KEEP_ALIVE):
                 connection.close()
         self._sweeper = asyncio.get_running_loop().call_later(_SWEEP, self._sweep)
+
+
+def _without_words(_: Request, refusal: Refused) -> Answer:
+    return Answer(refusal.status, b"", {})
 
 
 def _drop_newcomers(listening: int) -> None:

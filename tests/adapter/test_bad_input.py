@@ -3,6 +3,7 @@
 import contextlib
 import gzip
 import json
+import re
 import socket
 import zlib
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from tests.adapters import Adapter
+from tests.metrics import read_text, value
 from tests.servers import ModelServer
 
 PATH = "/v1/models/multi:predict"
@@ -82,7 +84,7 @@ def test_a_chunked_body_over_the_limit_is_413_as_soon_as_it_is_too_large(adapter
         assert received(connection).startswith(b"HTTP/1.1 413")
 
 
-def test_a_zip_bomb_is_413_without_being_unpacked(adapter: Adapter) -> None:
+def test_a_zip_bomb_is_413_without_being_unpacked_further(adapter: Adapter) -> None:
     bomb = gzip.compress(b" " * (200 << 20), 9)
     assert len(bomb) > LIMIT  # announced too large as it is
     small = gzip.compress(b" " * (10 << 20), 9)
@@ -91,7 +93,9 @@ def test_a_zip_bomb_is_413_without_being_unpacked(adapter: Adapter) -> None:
         assert adapter.request("POST", PATH, body, {"Content-Encoding": "gzip"}).status == 413
 
 
-@pytest.mark.parametrize("body", [b"not gzip at all", gzip.compress(b'{"inputs": 1}')[:-9]])
+@pytest.mark.parametrize(
+    "body", [b"not gzip at all", gzip.compress(b'{"inputs": 1}')[:-9], gzip.compress(b'{"inputs": 1}')[:-8]]
+)
 def test_a_body_that_is_not_what_its_encoding_says_is_400(adapter: Adapter, body: bytes) -> None:
     answer = adapter.request("POST", PATH, body, {"Content-Encoding": "gzip"})
     assert answer.status == 400, answer.body
@@ -180,21 +184,77 @@ def test_a_deadline_that_cannot_be_read_is_400_and_named(adapter: Adapter, heade
 
 
 @pytest.mark.parametrize(
-    "request_bytes",
+    ("request_bytes", "status", "said", "route"),
     [
-        b"GET / HTTP/1.1\r\nHost: x\r\n" + b"X: " + b"a" * 20_000 + b"\r\n\r\n",
-        b"GET /" + b"a" * 20_000 + b" HTTP/1.1\r\nHost: x\r\n\r\n",
-        b"GET / HTTP/1.1\r\nHost: x\r\n" + b"X: a\r\n" * 2000 + b"\r\n",
-        b"GET / HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab",
-        b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: -1\r\n\r\n",
-        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03 this is TLS",
+        (b"GET / HTTP/1.1\r\nHost: x\r\n" + b"X: " + b"a" * 20_000 + b"\r\n\r\n", 431, "8190 bytes", "other"),
+        (b"GET /" + b"a" * 20_000 + b" HTTP/1.1\r\nHost: x\r\n\r\n", 414, "8190 bytes", "other"),
+        (b"GET / HTTP/1.1\r\nHost: x\r\n" + b"X: a\r\n" * 2000 + b"\r\n", 431, "at most 128", "other"),
+        (
+            b"GET / HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab",
+            400,
+            "Content-Length",
+            "other",
+        ),
+        (b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: -1\r\n\r\n", 400, "Content-Length", "other"),
+        (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03 this is TLS", 400, "http://", "other"),
+        (b"GET /v2/health/live HTTP/1.1\r\n\r\n", 400, "Host", "/v2/{other}"),
+        (b"POST /v1/models/m:predict HTTP/1.1\r\n\r\n", 400, "Host", "/v1/{other}"),
+        ("GET /v1/models/ü HTTP/1.1\r\nHost: x\r\n\r\n".encode(), 400, "percent-encode", "/v1/{other}"),
+        (b"GET /health HTTP/1.1\r\nHost: x\r\nno colon\r\n\r\n", 400, "header", "/health"),
+        (b'<script>"\x00\r\n{}\r\n\r\n', 400, "not an HTTP/1.1 request", "other"),
     ],
-    ids=["header", "line", "headers", "lengths", "negative", "tls"],
+    ids=["header", "line", "headers", "lengths", "negative", "tls", "host-v2", "host-v1", "utf-8", "colon", "garbage"],
 )
-def test_what_is_not_http_or_too_much_of_it_is_400(adapter: Adapter, request_bytes: bytes) -> None:
+def test_what_is_not_http_or_too_much_of_it_is_refused_like_any_request(
+    adapter: Adapter, request_bytes: bytes, status: int, said: str, route: str
+) -> None:
+    before = len(adapter.records)
     with open_socket(adapter) as connection:
         connection.sendall(request_bytes)
-        assert received(connection).startswith(b"HTTP/1.0 400")  # what version it speaks is not known
+        raw = received(connection)
+        assert connection.recv(1) == b""
+    head, _, body = raw.partition(b"\r\n\r\n")
+    first, *lines = head.decode().split("\r\n")
+    headers = {name.lower(): value for name, value in (line.split(": ", 1) for line in lines)}
+    assert first.startswith(f"HTTP/1.1 {status} ")
+    assert headers["connection"] == "close"
+    told = json.loads(body)
+    assert said in (told["error"] if route.startswith("/v1") else told["detail"])
+    assert headers["content-type"] == ("application/json" if route.startswith("/v1") else "application/problem+json")
+    identity = headers["x-request-id"]
+    record = adapter.wait_for(lambda record: record["attributes"].get("http.request.id") == identity, after=before)
+    assert (
+        len([each for each in adapter.records[before:] if each["attributes"].get("http.request.id") == identity]) == 1
+    )
+    assert len(json.dumps(record)) < 2000
+    about = record["attributes"]
+    assert (about["http.route"], about["http.response.status_code"]) == (route, status)
+    assert said in about["error.message"]
+    for garbage in ("script", "aaaa", "ü", "this is TLS"):
+        assert garbage not in body.decode() + json.dumps(record, ensure_ascii=False)
+    labels = {"http_route": route, "http_response_status_code": str(status)}
+    labels["http_request_method"] = about["http.request.method"]
+    page = read_text(adapter.request("GET", "/metrics").body)
+    assert value(page, "http_server_request_duration_seconds_count", **labels)
+
+
+def test_a_request_is_answered_though_what_follows_it_is_none(adapter: Adapter) -> None:
+    body = json.dumps(GOOD).encode()
+    head = f"POST {PATH} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+    with open_socket(adapter) as connection:
+        connection.sendall(head + body + b"GARBAGE\r\n\r\n")
+        answers = b""
+        while chunk := connection.recv(65536):
+            answers += chunk
+    assert re.findall(rb"HTTP/1.1 \d+", answers) == [b"HTTP/1.1 200", b"HTTP/1.1 400"]
+    assert b'{"outputs":6.0}HTTP/1.1 400' in answers
+
+
+def test_a_coding_that_is_not_read_is_415_and_says_which_are(adapter: Adapter) -> None:
+    answer = adapter.request("POST", PATH, b"\x1b\x00", {"Content-Encoding": "br"})
+    assert (answer.status, answer.headers["accept-encoding"]) == (415, "gzip, deflate")
+    assert "gzip" in answer.json["error"]
+    assert "x-request-id" in answer.headers
 
 
 def test_too_many_connections_are_answered_503_and_closed(adapter: Adapter) -> None:

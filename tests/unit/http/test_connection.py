@@ -1,17 +1,25 @@
 """What a connection makes of the bytes that come, and when it ends."""
 
 import asyncio
+import gzip
 import socket
+import tracemalloc
+import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
+from aiohttp import StreamReader
+from aiohttp.base_protocol import BaseProtocol
 from aiohttp.web import RequestPayloadError
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from multidict import CIMultiDict, CIMultiDictProxy
 
+from adapter.errors import Refused
 from adapter.http import connection, server
 from adapter.http.answer import Answer
 from adapter.http.connection import Connection, Registry
+from adapter.http.inflate import decoded
 from adapter.http.request import Request
 from adapter.http.server import Server
 
@@ -20,11 +28,15 @@ LAST = b"GET /last HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n"
 
 
 async def body_of(request: Request) -> bytes:
-    return await request.content.read() if request.body is None else request.body
+    return b"".join([part async for part in request.content.iter_any()]) if request.body is None else request.body
 
 
 async def echo(request: Request) -> Answer:
     return Answer(200, b"%b %b" % (request.raw_path.encode(), await body_of(request)), {})
+
+
+def unread(_: Request, refusal: Refused) -> Answer:
+    return Answer(refusal.status, refusal.message.encode(), {})
 
 
 @pytest.fixture
@@ -34,7 +46,7 @@ async def serve() -> AsyncIterator[Callable[..., Awaitable["Client"]]]:
     async def started(
         handler: connection.Handler = echo, most_unsent: int = 1 << 30, head_timeout: float = 30.0
     ) -> "Client":
-        running = Server(handler, most_unsent, head_timeout)
+        running = Server(handler, most_unsent, head_timeout, unread)
         servers.append(running)
         return Client(running, *await asyncio.open_connection(*await running.listen("127.0.0.1", 0)))
 
@@ -143,6 +155,9 @@ class Sent(asyncio.Transport):
 
     abort = close
 
+    def can_write_eof(self) -> bool:
+        return False
+
     def pause_reading(self) -> None: ...
 
     def resume_reading(self) -> None: ...
@@ -182,7 +197,7 @@ async def test_any_requests_cut_anywhere_are_what_was_sent(requests, cuts, whole
         seen.append((request.method, await body_of(request), request.headers.get("Accept", "")))
         return Answer(200, b"", {})
 
-    subject = Connection(Registry(handler, 1 << 20))
+    subject = Connection(Registry(handler, 1 << 20, unread))
     subject.connection_made(Sent())
     texts = [encoded(*request) for request in requests]
     if whole:
@@ -222,8 +237,152 @@ async def test_what_could_smuggle_a_request_is_refused_behind_a_known_head_too(s
     client.send(POST % (3, b"one"))
     await client.answer()
     client.send(second + LAST)
-    assert (await client.answer())[0] == b"HTTP/1.0 400 Bad Request"
+    assert (await client.answer())[0] == b"HTTP/1.1 400 Bad Request"
     assert await client.closed()
+
+
+@pytest.mark.parametrize("known", [False, True])
+@pytest.mark.parametrize("cut", [0, 3, 30, 62, 66])
+async def test_requests_before_what_is_no_request_are_answered_first(serve, known, cut):
+    client = await serve()
+    if known:
+        client.send(POST % (3, b"one"))
+        await client.answer()
+    stream = POST % (3, b"two") + POST % (5, b"three") + b"GARBAGE\r\n\r\n"
+    if cut:
+        client.send(stream[:cut])
+        await asyncio.sleep(0.01)
+    client.send(stream[cut:])
+    assert (await client.answer())[1] == b"/p two"
+    assert (await client.answer())[1] == b"/p three"
+    assert (await client.answer())[0] == b"HTTP/1.1 400 Bad Request"
+    assert await client.closed()
+
+
+async def test_a_body_longer_than_announced_is_cut_off_where_it_was_said_to_end(serve):
+    client = await serve()
+    client.send(POST % (3, b"one, two"))
+    assert (await client.answer())[1] == b"/p one"
+    assert (await client.answer())[0] == b"HTTP/1.1 400 Bad Request"
+    assert await client.closed()
+
+
+async def test_what_cannot_be_read_is_told_to_a_client_that_goes_on_sending(serve):
+    """A connection that is closed with bytes unread is reset, and a reset takes the answer along (RFC 9112 §9.6)."""
+    client = await serve()
+    client.send(b"GET / HTTP/1.1\r\nX: " + b"a" * 9000 + b"\r\n")
+    for _ in range(100):
+        client.send(b"b" * 10_000)
+        await asyncio.sleep(0)
+    assert (await client.answer())[0] == b"HTTP/1.1 431 Request Header Fields Too Large"
+    assert await client.closed()
+
+
+@pytest.mark.parametrize("cut", [0, 4, 12, 8000])
+@pytest.mark.parametrize(
+    ("head", "status", "path"),
+    [
+        (b"GET /v1/models/m HTTP/1.1\r\n\r\n", 400, "/v1/models/m"),
+        (b"POST /v1/models/m HTTP/1.1\r\nHost: h\r\nX: " + b"a" * 9000, 431, "/v1/models/m"),
+        (b"GET /" + b"a" * 9000, 414, "/" + "a" * 2000),
+        (b"GET /v1/h\xc3\xa9 HTTP/1.1\r\n", 400, "/v1/h"),
+        (b"GARBAGE\r\n\r\n", 400, ""),
+    ],
+)
+async def test_of_what_cannot_be_read_the_path_is_told_where_it_is_plain(cut, head, status, path):
+    told: list[tuple[int, str]] = []
+
+    def refuse(request: Request, refusal: Refused) -> Answer:
+        told.append((refusal.status, request.path[:2001]))
+        return Answer(refusal.status, b"", {})
+
+    subject = Connection(Registry(echo, 1 << 20, refuse))
+    subject.connection_made(Sent())
+    subject.data_received(head[:cut])
+    subject.data_received(head[cut:])
+    assert told == [(status, path)]
+
+
+@pytest.mark.parametrize("coding", ["gzip", "x-gzip", "GZIP", "deflate", "bare", "identity", "utf-8"])
+async def test_a_body_is_unpacked_whatever_pieces_it_comes_in(serve, coding):
+    body = bytes(range(256)) * 4000
+    packed = {"bare": bare(body), "deflate": zlib.compress(body), "identity": body, "utf-8": body}.get(
+        coding, gzip.compress(body[:7]) + gzip.compress(body[7:])
+    )
+    name = {"bare": "deflate"}.get(coding, coding)
+    head = f"POST /p HTTP/1.1\r\nHost: h\r\nContent-Encoding: {name}\r\nContent-Length: {len(packed)}\r\n\r\n".encode()
+    client = await serve()
+    client.send(head + packed + head[:40])
+    client.send(head[40:] + packed[:5])
+    await asyncio.sleep(0.01)
+    client.send(packed[5:] + POST % (3, b"one"))
+    for _ in range(2):
+        assert (await client.answer())[1] == b"/p " + body
+    assert (await client.answer())[1] == b"/p one"
+
+
+def bare(body: bytes) -> bytes:
+    packer = zlib.compressobj(wbits=-15)
+    return packer.compress(body) + packer.flush()
+
+
+WHOLE = gzip.compress(b"one" * 1000)
+
+
+@pytest.mark.parametrize(
+    ("coding", "packed", "status", "said"),
+    [
+        *[("gzip", WHOLE[:-cut], 400, "checksum") for cut in range(1, len(WHOLE), 5)],
+        ("gzip", WHOLE[:-8] + bytes(8), 400, "damaged"),
+        ("gzip", WHOLE + b"more", 400, "gzip"),
+        ("gzip", gzip.compress(b"") * 5000, 400, "more after the end"),
+        ("gzip", b"plain", 400, "gzip"),
+        ("deflate", zlib.compress(b"one")[:-1], 400, "checksum"),
+        ("deflate", zlib.compress(b"one") * 2, 400, "more after the end"),
+        ("br", b"\x1b", 415, "send gzip, deflate"),
+        ("zstd", b"\x28\xb5\x2f\xfd", 415, "zstd"),
+        ("gzip, gzip", WHOLE, 415, "gzip, gzip"),
+        ("gzip\r\nContent-Encoding: br", WHOLE, 415, "gzip, br"),
+    ],
+)
+async def test_a_body_that_cannot_be_unpacked_is_refused_and_the_connection_goes_on(
+    serve, coding, packed, status, said
+):
+    async def handler(request: Request) -> Answer:
+        try:
+            return await echo(request)
+        except Refused as refused:
+            return Answer(refused.status, refused.message.encode(), refused.headers)
+
+    head = f"POST /p HTTP/1.1\r\nHost: h\r\nContent-Encoding: {coding}\r\nContent-Length: {len(packed)}\r\n\r\n"
+    client = await serve(handler)
+    client.send(head.encode() + packed + POST % (3, b"one"))
+    first, body = await client.answer()
+    assert first.split()[1] == b"%d" % status
+    assert said in body.decode()
+    assert (await client.answer())[1] == b"/p one"
+
+
+async def test_a_body_that_nobody_reads_may_have_any_coding(serve):
+    async def handler(_: Request) -> Answer:
+        return Answer(200, b"", {})
+
+    client = await serve(handler)
+    client.send(b"POST /p HTTP/1.1\r\nHost: h\r\nContent-Encoding: br\r\nContent-Length: 3\r\n\r\none" + LAST)
+    assert [(await client.answer())[0] for _ in range(2)] == [b"HTTP/1.1 200 OK"] * 2
+
+
+async def test_a_bomb_is_unpacked_no_further_than_it_is_read():
+    """What is sent is small and what it means is large; only the piece that is asked for exists."""
+    content = StreamReader(BaseProtocol(asyncio.get_running_loop()), 1 << 18, loop=asyncio.get_running_loop())
+    content.feed_data(gzip.compress(bytes(64 << 20), 9))
+    pieces = decoded(content, CIMultiDictProxy(CIMultiDict({"Content-Encoding": "gzip"}))).iter_any()
+    tracemalloc.start()
+    try:
+        assert len(await anext(pieces)) <= 1 << 18
+        assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    finally:
+        tracemalloc.stop()
 
 
 async def test_a_target_with_a_host_means_its_path(serve):

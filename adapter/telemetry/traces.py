@@ -15,16 +15,28 @@ the others; each of these has a phase `call` that links to it.
 import random
 import re
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
+
+from multidict import MultiMapping
 
 from adapter.telemetry.otel_env import Sampling
 
 _TRACEPARENT = re.compile(r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
-# W3C Baggage §3.3.2 and Trace Context §3.3.1.5: what need not be passed on.
-_MAX_BAGGAGE = 8192
+# W3C Trace Context §3.3.1: members of a `tracestate`, and what of it must be passed on at least.
+_STATE_MEMBER = re.compile(
+    r"([a-z0-9][a-z0-9_\-*/]{0,255}|[a-z0-9][a-z0-9_\-*/]{0,240}@[a-z][a-z0-9_\-*/]{0,13})"
+    r"=[\x20-\x2b\x2d-\x3c\x3e-\x7e]{0,255}[\x21-\x2b\x2d-\x3c\x3e-\x7e]"
+)
 _MAX_STATE = 512
-_PRINTABLE = re.compile(r"[\x20-\x7e]*")
+_MAX_STATE_MEMBERS = 32
+# W3C Baggage §3.3.1. It would have 8,192 bytes passed on; gRPC servers refuse calls with more than 8 KiB of metadata in all,
+# and do so with RESOURCE_EXHAUSTED, which looks like overload. Half of that is for these two.
+_BAGGAGE_MEMBER = re.compile(
+    r"[!#$%&'*+\-.^_`|~0-9A-Za-z]++[ \t]*+=[ \t]*([\x21\x23-\x2b\x2d-\x3a\x3c-\x5b\x5d-\x7e]+[ \t]*)?"
+    r"(;[\t\x20\x21\x23-\x2b\x2d-\x3a\x3c-\x5b\x5d-\x7e]*)*"
+)
+_MAX_BAGGAGE = 4096 - _MAX_STATE
 _NO_TRACE = "0" * 32
 _NO_SPAN = "0" * 16
 
@@ -119,7 +131,7 @@ class Tracer:
         # Spans are timed by the clock that phases are measured with, which no adjustment of the time moves.
         self._epoch = time.time_ns() - int(time.perf_counter() * 1e9)
 
-    def begin(self, headers: Mapping[str, str]) -> Trace | None:
+    def begin(self, headers: MultiMapping[str]) -> Trace | None:
         """The trace of a request with these headers; None if it has none."""
         given = headers.get("traceparent") if self._tracecontext else None
         if given is not None and (found := _TRACEPARENT.fullmatch(given)) is not None:
@@ -137,12 +149,10 @@ class Tracer:
             trace.baggage = _baggage(headers)
         return trace
 
-    def _continue(self, headers: Mapping[str, str], trace_id: str, parent: str, sampled: bool) -> Trace:
+    def _continue(self, headers: MultiMapping[str], trace_id: str, parent: str, sampled: bool) -> Trace:
         if not self._parent_counts:
             sampled = int(trace_id[16:], 16) < self._bound
-        state = headers.get("tracestate", "")
-        if len(state) > _MAX_STATE or not _PRINTABLE.fullmatch(state):
-            state = ""
+        state = _state(headers) if "tracestate" in headers else ""
         trace = Trace(self, trace_id, _span_id(), parent, sampled and self._export is not None, state)
         if self._baggage and "baggage" in headers:
             trace.baggage = _baggage(headers)
@@ -246,6 +256,25 @@ def _span_id() -> str:
     return f"{_random(64) or 1:016x}"
 
 
-def _baggage(headers: Mapping[str, str]) -> str:
-    text = headers.get("baggage", "")
-    return text if len(text) <= _MAX_BAGGAGE and _PRINTABLE.fullmatch(text) else ""
+def _state(headers: MultiMapping[str]) -> str:
+    """`tracestate`, all of its headers as one; none at all where a member is malformed or there twice."""
+    members = _members(headers, "tracestate")
+    keys = {member.partition("=")[0] for member in members}
+    if len(keys) < len(members) or len(keys) > _MAX_STATE_MEMBERS or not all(map(_STATE_MEMBER.fullmatch, members)):
+        return ""
+    return _first(members, _MAX_STATE)
+
+
+def _baggage(headers: MultiMapping[str]) -> str:
+    """`baggage`, all of its headers as one, without members that are malformed."""
+    return _first([m for m in _members(headers, "baggage") if _BAGGAGE_MEMBER.fullmatch(m)], _MAX_BAGGAGE)
+
+
+def _members(headers: MultiMapping[str], name: str) -> list[str]:
+    return [member for part in ",".join(headers.getall(name)).split(",") if (member := part.strip(" \t"))]
+
+
+def _first(members: Sequence[str], size: int) -> str:
+    """So many of the first members, whole ones, as `size` bytes hold."""
+    text = ",".join(members)
+    return text if len(text) <= size else text[: size + 1].rpartition(",")[0]

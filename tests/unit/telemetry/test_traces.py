@@ -1,15 +1,18 @@
 """Trace context in and out, sampling, and the spans that are built of a request's moments."""
 
+from collections.abc import Mapping, Sequence
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from multidict import CIMultiDict
 
 from adapter.telemetry.otel_env import Sampling
 from adapter.telemetry.traces import Span, Trace, Tracer, Trip
 
 TRACE, CALLER = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
-SAMPLED = {"traceparent": f"00-{TRACE}-{CALLER}-01"}
-NOT_SAMPLED = {"traceparent": f"00-{TRACE}-{CALLER}-00"}
+SAMPLED = CIMultiDict(traceparent=f"00-{TRACE}-{CALLER}-01")
+NOT_SAMPLED = CIMultiDict(traceparent=f"00-{TRACE}-{CALLER}-00")
 PREDICT = "/tensorflow.serving.PredictionService/Predict"
 
 
@@ -18,8 +21,8 @@ def tracer(sampling: Sampling | None = None) -> tuple[Tracer, list[Span]]:
     return Tracer(sampling, spans.append), spans
 
 
-def begun(headers: dict[str, str], sampling: Sampling | None = None) -> Trace:
-    trace = tracer(sampling)[0].begin(headers)
+def begun(headers: Mapping[str, str] | Sequence[tuple[str, str]], sampling: Sampling | None = None) -> Trace:
+    trace = tracer(sampling)[0].begin(CIMultiDict(headers))
     assert trace is not None
     return trace
 
@@ -62,7 +65,7 @@ def test_no_header_of_a_strangers_is_too_strange(text: str) -> None:
 
 def test_without_an_exporter_a_request_has_a_trace_only_if_its_caller_sent_one() -> None:
     alone = Tracer()
-    assert alone.begin({}) is None
+    assert alone.begin(CIMultiDict()) is None
     trace = alone.begin(SAMPLED)
     assert trace is not None
     assert not trace.sampled
@@ -70,7 +73,7 @@ def test_without_an_exporter_a_request_has_a_trace_only_if_its_caller_sent_one()
 
 def test_a_ratio_samples_that_share_of_new_traces() -> None:
     one, _ = tracer(Sampling(0.25))
-    sampled = [trace.sampled for _ in range(4000) if (trace := one.begin({})) is not None]
+    sampled = [trace.sampled for _ in range(4000) if (trace := one.begin(CIMultiDict())) is not None]
     assert 0.2 < sum(sampled) / 4000 < 0.3
 
 
@@ -115,7 +118,7 @@ def test_a_request_that_nobody_traces_sends_nothing_along() -> None:
 
 def test_requests_that_share_a_call_share_its_span_by_links() -> None:
     one, spans = tracer()
-    first, second = one.begin(SAMPLED), one.begin({})
+    first, second = one.begin(SAMPLED), one.begin(CIMultiDict())
     assert first is not None
     assert second is not None
     trip = Trip([None, first, second])
@@ -150,3 +153,37 @@ def test_each_state_of_the_group_is_a_span_of_one_trace() -> None:
     assert [span.name for span in spans] == ["group starting", "group loading"]
     assert spans[0].ids.trace_id == spans[1].ids.trace_id
     assert spans[0].end == spans[1].start
+
+
+def carried(*headers: tuple[str, str]) -> dict[str, str]:
+    """What of these headers goes along with a call, beside the trace's own."""
+    metadata = dict(Trip([begun([*SAMPLED.items(), *headers])]).depart()[1])
+    del metadata["traceparent"]
+    return metadata
+
+
+def test_several_headers_are_one_list() -> None:
+    headers = [("tracestate", "a=1"), ("tracestate", " b@c=2 , d=x y"), ("baggage", "k=1"), ("baggage", "l = 2;p;q=3")]
+    assert carried(*headers) == {"tracestate": "a=1,b@c=2,d=x y", "baggage": "k=1,l = 2;p;q=3"}
+
+
+@pytest.mark.parametrize(
+    "state", ["!!bad==,,", "a=1,a=2", "A=1", "=", "a", "a=1,b", "a=\u00e9", ",".join(f"k{i}=v" for i in range(33))]
+)
+def test_a_state_that_is_malformed_does_not_go_on(state: str) -> None:
+    assert carried(("tracestate", state), ("baggage", "k=1")) == {"baggage": "k=1"}
+
+
+def test_members_of_baggage_that_are_malformed_do_not_go_on() -> None:
+    assert carried(("baggage", '!!bad==,,a=1,b,=c,d="e",f=\u00e9,g=%C3%A9')) == {"baggage": "!!bad==,a=1,g=%C3%A9"}
+
+
+def test_both_together_stay_within_what_a_grpc_server_takes() -> None:
+    """By whole members, the first ones."""
+    state, baggage = ([f"{name}{i}={'v' * 20}" for i in range(32)] for name in ("s", "b"))
+    long = carried(("tracestate", ",".join(state)), ("baggage", ",".join(f"{member}{'v' * 200}" for member in baggage)))
+    assert 480 < len(long["tracestate"]) <= 512
+    assert 3300 < len(long["baggage"]) <= 4096 - 512
+    assert long["tracestate"].split(",") == state[: long["tracestate"].count(",") + 1]
+    assert all(member.endswith("v" * 220) for member in long["baggage"].split(","))
+    assert carried(("baggage", "k=" + "v" * 5000)) == {}

@@ -1,5 +1,7 @@
 """The one place where everything is wired, and the life of the process: start, serve, drain, exit.
 
+What runs only where the settings ask for it is made in `parts.py`.
+
 settings, bundle ─► connection ─► data plane ─► /v1, /v2 ┐
                         └──► watcher ─► group ───────────┼─► chain ─► server ─► port
 log stream, metrics ─────────────────────────────────────┘
@@ -16,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import adapter
-from adapter import memory
+from adapter import memory, parts
 from adapter.access.access import Access
 from adapter.access.audit import Audit
 from adapter.bundle import manifest
@@ -26,7 +28,6 @@ from adapter.chain import Chain
 from adapter.contract import docs
 from adapter.contract.changes import Changes
 from adapter.contract.health import Health
-from adapter.contract.history import History
 from adapter.contract.metrics import Metrics
 from adapter.contract.release import Running
 from adapter.contract.shutdown import Shutdown
@@ -35,7 +36,6 @@ from adapter.group import early, ending, transitions, warmup
 from adapter.group.consul import Agent
 from adapter.group.drain import Drain
 from adapter.group.presence import Presence
-from adapter.group.registration import Registration, address_of
 from adapter.group.state import TFS, WARM_UP, Group
 from adapter.group.warmup import WarmUp
 from adapter.group.watcher import Watcher
@@ -46,16 +46,12 @@ from adapter.inference.plane import DataPlane
 from adapter.inference.v1 import V1
 from adapter.inference.v2 import V2
 from adapter.settings import Settings
-from adapter.telemetry import metrics, otel_env, resource
+from adapter.telemetry import metrics, resource
 from adapter.telemetry.logs import LogStream
-from adapter.telemetry.own_log import OwnLog
 from adapter.telemetry.scrape import Scraper
-from adapter.telemetry.tailer import Tailer
-from adapter.telemetry.traces import Nowhere, Tracer
 
 if TYPE_CHECKING:
     from adapter.telemetry.handler_spans import HandlerSpans
-    from adapter.telemetry.otlp import Otlp
 
 log = logging.getLogger(__name__)
 
@@ -64,12 +60,13 @@ async def serve(settings: Settings, bundle: manifest.Manifest | None, stream: Lo
     """Run until drained; returns the exit status (0, or 1 when a second signal cut requests off)."""
     loop = asyncio.get_running_loop()
     stream.start()
-    said = _said_before(settings, stream)
+    said = parts.said_before(settings, stream)
     models = {model.name: model.version for model in bundle.models} if bundle else {}
     requests = warmup.requests(Path(settings.bundle), bundle) if bundle else []
-    checks = [TFS, *(f"model:{name}" for name in models), *bundle_checks(bundle), *([WARM_UP] if requests else [])]
+    own_checks = bundle.checks if bundle else ()
+    checks = [TFS, *(f"model:{name}" for name in models), *own_checks, *([WARM_UP] if requests else [])]
     group = Group(checks, hang_limit=settings.tfs_hang_limit)
-    otlp, tracer = _telemetry(stream)
+    otlp, tracer = parts.telemetry(stream)
     transitions.begin(group.state, tracer)
     drain = Drain(settings.shutdown_grace)
     connection = Connection(
@@ -83,12 +80,12 @@ async def serve(settings: Settings, bundle: manifest.Manifest | None, stream: Lo
     v2 = V2(plane, bodies, lambda: group.ready, "tandem", adapter.__version__)
     name = resource.resource(os.environ, (bundle.name, bundle.version) if bundle else None)["service.name"]
     running = Running(os.environ, settings, bundle, settings.service or name)
-    consul = agent(settings)
-    changes = Changes(group, running, history(settings, consul, running.service))
+    consul = parts.agent(settings)
+    changes = Changes(group, running, parts.history(settings, consul, running.service))
     routes = contract(bundle, group, bodies, drain, changes, scraper, access.demand)
     service = _service(settings, bundle, plane, group, drain, otlp.handlers)
     _own(routes, bundle, service, bodies, access.demand)
-    audit = audit_of(settings, stream, running, bodies)
+    audit = parts.audit(settings, stream, running, bodies)
     chain = Chain(
         routes=routes,
         faces={"/v1/": V1(plane, bodies, settings.cors), "/v2/": v2, "/v2": v2},
@@ -116,9 +113,10 @@ async def serve(settings: Settings, bundle: manifest.Manifest | None, stream: Lo
     watcher = Watcher(group, connection, models, transitions.tell, warm_up)
     if scraper is not None:
         scraper.on_failed = watcher.look
-    registration = registration_of(settings, group, running, consul, address[1])
-    parts = (watcher, changes, audit, service, registration, _tailer(settings, stream, watcher, said))
-    background = [asyncio.create_task(part.run()) for part in parts if part is not None]
+    registration = parts.registration(settings, group, running, consul, address[1])
+    tailer = parts.tailer(settings, stream, watcher, said)
+    lasting = (watcher, changes, audit, service, registration, tailer)
+    background = [asyncio.create_task(part.run()) for part in lasting if part is not None]
     if access.anything_to_follow:
         access.observe = lambda results: transitions.tell(group.observe(results, time.time()))
         background.append(asyncio.create_task(access.run()))
@@ -157,7 +155,7 @@ def _service(
     spans: "HandlerSpans | None",
 ) -> Service | None:
     """What runs the bundle's handler and compares the bundle with its models, where it has anything of that."""
-    if bundle is None or not bundle_checks(bundle):
+    if bundle is None or not bundle.checks:
         return None
     return Service(
         Path(settings.bundle),
@@ -193,42 +191,8 @@ async def _status(settings: Settings, drain: Drain, all_answered: bool) -> int:
     return 0 if all_answered and not drain.failed else 1
 
 
-def _telemetry(stream: LogStream) -> tuple["Otlp | Nowhere", Tracer]:
-    """What leaves by OTLP, if anything does, and who makes the spans."""
-    otel = otel_env.read(os.environ)
-    for problem in otel.problems:
-        log.warning("%s", problem)
-    otlp: Otlp | Nowhere = Nowhere()
-    if otel.signals:
-        for name in otel.ignored:  # the SDK would stumble over it, even while it is imported
-            del os.environ[name]
-        from adapter.telemetry import otlp as exporters  # takes memory, so only where it is asked for
-
-        otlp = exporters.Otlp(otel, os.environ, stream)
-    return otlp, Tracer(otel.sampling, otlp.span, tracecontext=otel.tracecontext, baggage=otel.baggage)
-
-
-def _said_before(settings: Settings, stream: LogStream) -> Mapping[str, tuple[int, int]]:
-    """How far an adapter before this one has said TensorFlow Serving's log; to be asked before anything is logged."""
-    if not settings.tfs_logs:
-        return {}
-    own = OwnLog(Path(settings.tfs_logs) / f"{os.environ.get('NOMAD_TASK_NAME', 'adapter')}.stdout")
-    if own.torn:
-        stream.mend()
-    return own.said()
-
-
-def _tailer(
-    settings: Settings, stream: LogStream, watcher: Watcher, said: Mapping[str, tuple[int, int]]
-) -> Tailer | None:
-    """What follows TensorFlow Serving's log, where there are files of it; failures that it finds there are the watcher's."""
-    if not settings.tfs_logs:
-        return None
-    return Tailer(Path(settings.tfs_logs), stream, watcher.note_failure, said=said)
-
-
-async def _close(*parts: Connection | Scraper | Agent | Audit | None) -> None:
-    for part in parts:
+async def _close(*open_parts: Connection | Scraper | Agent | Audit | None) -> None:
+    for part in open_parts:
         if part is not None:
             await part.close()
 
@@ -238,14 +202,6 @@ def _failed(drain: Drain, task: "asyncio.Task[None]") -> None:
     if not task.cancelled() and (error := task.exception()) is not None:
         log.critical("A background task failed", exc_info=error)
         drain.fail(f"internal failure: {type(error).__name__}")
-
-
-def bundle_checks(bundle: manifest.Manifest | None) -> list[str]:
-    """The checks that a bundle brings beside its models' own."""
-    if bundle is None:
-        return []
-    signatures = bundle.handler or any(model.signatures for model in bundle.models)
-    return [*(["handler"] if bundle.handler else []), *(["signatures"] if signatures else [])]
 
 
 def contract(
@@ -271,58 +227,6 @@ def contract(
         "/changes/current": {"GET": changes.current, "HEAD": changes.current},
         **docs.routes(bundle, demand=demand),
     }
-
-
-def audit_of(settings: Settings, stream: LogStream, running: Running, bodies: Bodies) -> Audit | None:
-    """The audit, where it is asked for, told of each body that is read."""
-    if not settings.audit:
-        return None
-    bundle = running.release["bundle"]
-    about = {
-        "service": running.service,
-        "instance": running.instance["allocation"] or running.instance["node"],
-        "bundle": f"{bundle['name']}@{bundle['version']}" if bundle else None,
-    }
-    audit = Audit(settings, stream, about)
-    bodies.on_read = audit.input
-    return audit
-
-
-def agent(settings: Settings) -> Agent | None:
-    """The Consul agent, where there is one."""
-    if not settings.consul_addr:
-        return None
-    return Agent(settings.consul_addr, settings.consul_token_file, settings.consul_ca_file)
-
-
-def registration_of(
-    settings: Settings, group: Group, running: Running, consul: Agent | None, port: int
-) -> Registration | None:
-    """This instance's registration with Consul, where it is asked for."""
-    if consul is None or not settings.consul_register:
-        return None
-    host, port = address_of(settings.advertise, settings.host, port, settings.consul_addr)
-    bundle = running.release["bundle"] or {"name": "", "version": ""}
-    meta = {
-        "bundle": bundle["name"],
-        "version": bundle["version"],
-        "device": running.release["device"] or "",
-        "adapter": adapter.__version__,
-    }
-    tags = [tag.strip() for tag in settings.consul_tags.split(",") if tag.strip()]
-    name = running.service
-    secure = bool(settings.tls_certificate)
-    return Registration(
-        consul, group, name, f"{name}-{host}-{port}", (host, port), tags, meta, settings.consul_check, tls=secure
-    )
-
-
-def history(settings: Settings, consul: Agent | None, service: str) -> History | None:
-    """The history of the service in Consul, where there is one."""
-    if consul is None:
-        return None
-    namespace = os.environ.get("NOMAD_NAMESPACE", "default")
-    return History(consul, settings.consul_prefix, namespace, service, settings.changes_kept)
 
 
 def _headers(bundle: manifest.Manifest | None, tls: bool) -> dict[str, str]:

@@ -96,6 +96,12 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     provenance: Provenance = Provenance()
     examples: Annotated[tuple[Example, ...], Meta(max_length=256)] = ()
 
+    @property
+    def checks(self) -> tuple[str, ...]:
+        """The checks that it brings beside those of its models."""
+        signatures = self.handler or any(model.signatures for model in self.models)
+        return (*(("handler",) if self.handler else ()), *(("signatures",) if signatures else ()))
+
     def model(self, name: str) -> Model | None:
         """The model of this name."""
         return next((model for model in self.models if model.name == name), None)

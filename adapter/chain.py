@@ -101,9 +101,14 @@ class Chain:
             REQUEST.set(None)
 
     def refuse(self, request: Request, refusal: Refused) -> Answer:
-        """The answer to a request whose head cannot be read. The gate, whose questions only a head answers, is not asked."""
+        """The answer to a request whose head cannot be read; of the gate's questions it answers only where it comes from."""
         exchange = Exchange(request, self._now())
         self._handler(exchange)  # for the form that errors have at its path
+        if self._gate is not None:
+            try:
+                self._gate.check_peer(exchange)
+            except Refused as denied:
+                refusal = denied
         answer = self._failed(exchange, refusal.status, refusal.message, refusal.headers)
         answer.request_id = exchange.request_id
         answer.headers.update(self._headers)

@@ -72,6 +72,12 @@ class Gate:
         if self._tokens is not None:
             await self._check_bearer(exchange, self._tokens, demand)
 
+    def check_peer(self, exchange: Exchange) -> None:
+        """Whether anything at all may come from where a request came whose head cannot be read. Raises Refused."""
+        exchange.client = exchange.request.remote or ""
+        if self.addresses is not None and not self.addresses.may_admit(exchange.client):
+            raise self._denied(exchange)
+
     def leave(self, exchange: Exchange, status: int) -> None:
         """The request is answered with `status`, or its client is gone (499)."""
         if exchange.meter is not None:
@@ -102,10 +108,13 @@ class Gate:
         health = exchange.route.startswith("/health")
         exchange.client, admitted = addresses.admits(request.remote or "", request.headers, health=health)
         if not admitted:
-            exchange.quiet = True
-            exchange.attributes["tandem.denied"] = "address"
-            self._denials.address(exchange.client)
-            raise Refused(403, "This address is not allowed", {"Connection": "close"})
+            raise self._denied(exchange)
+
+    def _denied(self, exchange: Exchange) -> Refused:
+        exchange.quiet = True
+        exchange.attributes["tandem.denied"] = "address"
+        self._denials.address(exchange.client)
+        return Refused(403, "This address is not allowed", {"Connection": "close"})
 
     async def _bearer(self, exchange: Exchange) -> str:
         given = exchange.request.headers.getall("Authorization", ())

@@ -2,6 +2,7 @@
 
 import contextlib
 import http.client
+import socket
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -65,6 +66,18 @@ def test_behind_a_trusted_proxy_its_client_is_judged(adapter: Adapter) -> None:
     assert ask(adapter, PROXY, "/docs") == 403
     record = adapter.wait_for(lambda record: record["attributes"].get("http.route") == "/docs")
     assert record["attributes"]["client.address"] == "10.1.2.3"
+
+
+def test_what_is_no_http_is_turned_away_by_its_address_like_a_request_and_as_quietly(adapter: Adapter) -> None:
+    for _ in range(20):
+        with socket.create_connection(("127.0.0.1", adapter.port), 10, source_address=(STRANGER, 0)) as stranger:
+            stranger.sendall(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03 this is TLS")
+            assert stranger.recv(12) == b"HTTP/1.1 403"
+    assert ask(adapter, "127.0.0.1", "/docs") == 200
+    adapter.wait_for(lambda record: record["attributes"].get("http.route") == "/docs")
+    assert [r["attributes"].get("event.name") for r in adapter.records if STRANGER in str(r)] == ["tandem.denied"]
+    page = read_text(adapter.request("GET", "/metrics").body)
+    assert value(page, "tandem_access_denied_total", reason="address") == 20
 
 
 def test_those_turned_away_are_told_in_one_line_a_minute(adapter: Adapter) -> None:

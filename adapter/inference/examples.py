@@ -43,12 +43,13 @@ def request(body: bytes, spec: serving_pb2.ModelSpec) -> Steps[bytes]:
     Raises:
         BadInput: it says what is wrong with the body.
     """
-    tree = json_scan.load(body) if len(body) < LARGE else (yield from json_parts.read(body, "examples", "context"))
+    tree = json_scan.load(body) if len(body) < LARGE else (yield from json_parts.read(body))
     named = serving_pb2.ModelSpec()
     named.CopyFrom(spec)
     named.signature_name = signature_name(tree)
     context = (yield from _example(tree["context"], "context")) if "context" in tree else None
     examples = yield from _examples(tree)
+    yield from json_parts.check({key: value for key, value in tree.items() if key not in ("examples", "context")})
     if context is not None:
         examples.append(field(2, context))
     size = sum(map(len, examples))

@@ -34,7 +34,6 @@ _HEAD = re.compile(
 _TAIL = re.compile(rb",[ \t\r\n]*" + _SIGNATURE + rb"\Z")
 # Where there is more, it is white space, and is read with care.
 _LONGEST_HEAD, _LONGEST_TAIL = 4096, 512
-_KEYS = ("instances", "inputs")
 _KEY = b"signature_name"
 # A list of numbers takes as long as the text of so many, besides its own.
 _EACH = 1 << 10
@@ -84,7 +83,7 @@ class PredictBody:
             if found is not None:
                 return found
             large = len(self.body) >= LARGE
-            self.tree = (yield from json_parts.read(self.body, *_KEYS)) if large else json_scan.load(self.body)
+            self.tree = (yield from _read(self.body)) if large else json_scan.load(self.body)
             if json_tree.signature_name(self.tree) != self.signature_name:
                 # What looked like the body's last member came after its end, and the signature has been looked up.
                 raise BadInput("JSON Parse error: there is a 'signature_name' after the end of the object")
@@ -152,12 +151,18 @@ def parse_in_steps(body: bytes) -> Generator[None, None, PredictBody]:
     """The same for large bodies: yields every few milliseconds."""
     usual = _usual(body)
     if usual is None:
-        return _named((yield from json_parts.read(body, *_KEYS)))
+        return _named((yield from _read(body)))
     for start in range(usual.start, usual.end, _LOOKED_AT):
         if _may_name_a_signature(body, start, min(start + _LOOKED_AT + len(_KEY), usual.end)):
-            return _named((yield from json_parts.read(body, *_KEYS)))
+            return _named((yield from _read(body)))
         yield
     return usual
+
+
+def _read(body: bytes) -> Generator[None, None, dict[str, Any]]:
+    tree = yield from json_parts.read(body)
+    yield from json_parts.check({key: value for key, value in tree.items() if key not in ("instances", "inputs")})
+    return tree
 
 
 def _named(tree: dict[str, Any]) -> PredictBody:

@@ -4,7 +4,7 @@ What has been read (`json_parts`) becomes an array at once, and the arrays are j
 said as `json_tree` says it: the first row of all is kept, and a piece that does not fit it is looked at behind it.
 """
 
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,8 @@ from adapter.inference.json_parts import Large, check
 from adapter.inference.json_scan import Object
 from adapter.inference.json_tree import MAX_RANK, Path, check_columns, check_rows, flattened, is_object, path_from
 from adapter.inference.tensor import Array, BadInput, DType, Shape, Tensor, TensorSpec
+
+Made = Callable[[list[Any], Shape, Path], Array]
 
 # Arrays joined in one go: a megabyte or two.
 _TOGETHER = 32
@@ -38,7 +40,7 @@ def _from_rows(rows: Large, inputs: Mapping[str, TensorSpec]) -> Generator[None,
         if not done:
             objects = is_object(values[0])
             columns = {
-                name: Column(spec.dtype, json_tree.path_in_rows(name) if objects else path_from("instances"))
+                name: Column(_of(spec.dtype), json_tree.path_in_rows(name) if objects else path_from("instances"))
                 for name, spec in inputs.items()
             }
         check_rows(values, done, objects, inputs)
@@ -58,7 +60,7 @@ def _from_columns(value: Any, inputs: Mapping[str, TensorSpec]) -> Generator[Non
     for name, spec in inputs.items():
         given, path = (value[name], path_from(f"inputs.{name}")) if named else (value, path_from("inputs"))
         if isinstance(given, Large):
-            column = Column(spec.dtype, path)
+            column = Column(_of(spec.dtype), path)
             yield from column.fill(given)
             found[name] = Tensor(spec.dtype, (yield from column.whole()))
         else:
@@ -69,11 +71,18 @@ def _from_columns(value: Any, inputs: Mapping[str, TensorSpec]) -> Generator[Non
     return found
 
 
-class Column:
-    """An array whose rows come some at a time; `path` leads to its values, `rank` lists being around it."""
+def _of(dtype: DType) -> Made:
+    return lambda leaves, shape, path: json_tree.array(leaves, shape, dtype, path)
 
-    def __init__(self, dtype: DType, path: Path, rank: int = 0) -> None:
-        self._dtype, self._path, self._rank = dtype, path, rank
+
+class Column:
+    """An array whose rows come some at a time; `path` leads to its values, `rank` lists being around it.
+
+    `made` makes an array of the values of some rows, given flat, with their shape and the path to them.
+    """
+
+    def __init__(self, made: Made, path: Path, rank: int = 0) -> None:
+        self._made, self._path, self._rank = made, path, rank
         self._arrays: list[Array] = []
         self._done = 0
         self._inner: Shape | None = None
@@ -97,7 +106,7 @@ class Column:
             shape, leaves = self._flattened(rows)
             self._inner = shape[1:]
             self._first = self._first or rows[:1]
-            self._arrays.append(json_tree.array(leaves, shape, self._dtype, self._from(0)))
+            self._arrays.append(self._made(leaves, shape, self._from(0)))
         self._done += len(rows)
         yield
 
@@ -118,7 +127,7 @@ class Column:
     def _add_large(self, row: Large) -> Generator[None, None, None]:
         if self._rank == MAX_RANK - 2:
             raise BadInput(f"{self._path(())}: lists are nested more than {MAX_RANK} deep")
-        column = Column(self._dtype, self._below(), self._rank + 1)
+        column = Column(self._made, self._below(), self._rank + 1)
         yield from column.fill(row)
         if self._inner not in (None, column.shape):
             raise self._misfit(column.shape)

@@ -13,8 +13,8 @@ is JSON where the pieces are. The rules are `json_scan`'s, one text after the ot
 """
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Generator, Iterator
-from typing import Any, TypeVar
+from collections.abc import Callable, Generator, Iterator
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -69,27 +69,62 @@ def _at_hand(values: list[Any]) -> Steps[list[Any]]:
     return values
 
 
-def read(body: bytes, *wanted: str) -> Steps[Object]:
-    """The top-level object of a body; lists under the wanted keys that are too long to be parsed in one go are `Large`.
+class NoObject(BadInput):
+    """A body is JSON, but no object."""
+
+    def __init__(self, value: Any) -> None:
+        self.echo = json_scan.echo(value)
+        super().__init__(f"JSON Value: {self.echo} Is not object")
+
+
+class Rules(NamedTuple):
+    """What is JSON: how a piece is parsed, and whether a text is `strict`ly one value, or as TensorFlow Serving has it.
+
+    That is: a byte order mark before it, anything after it, and of a key given twice the first counts, not the last.
+    """
+
+    whole: Callable[[bytes], Any]
+    strict: bool
+
+
+TFS = Rules(json_scan.whole, False)
+
+
+def read(body: bytes, rules: Rules = TFS) -> Steps[Object]:
+    """The top-level object of a body; lists in it that are too long to be parsed in one go are `Large`.
 
     Raises:
         BadInput: it has none, or it is not JSON; `Large` lists say so when they are read.
     """
-    start = yield from _skipped(body, 3 if body.startswith(b"\xef\xbb\xbf") else 0, len(body))
+    start = 3 if body.startswith(b"\xef\xbb\xbf") and not rules.strict else 0
+    start = yield from _skipped(body, start, len(body))
     opening = body[start : start + 1]
     if opening not in _CLOSING:
         return json_scan.load(body[start : start + CHUNK])  # which is no object, and refused
-    outline = _Outline(body)
+    outline = _Outline(body, rules)
     end = yield from outline.look_through(start)
+    if rules.strict and (yield from _skipped(body, end, len(body))) < len(body):
+        raise (yield from outline.wrong("there is more after the end of the object", end))
     value = yield from outline.value(start, end, 0)
     if isinstance(value, Large):
-        first = yield from next(value.pieces())
-        raise BadInput(f"JSON Value: {json_scan.echo(first)} Is not object")
+        value = yield from next(value.pieces())
     if not isinstance(value, dict):
-        raise BadInput(f"JSON Value: {json_scan.echo(value)} Is not object")
-    for key, member in value.items():
-        if key not in wanted:
-            yield from check(member)
+        raise NoObject(value)
+    return value
+
+
+def materialized(value: Any) -> Steps[Any]:
+    """A value with all lists in it read."""
+    if isinstance(value, Large):
+        found: list[Any] = []
+        for piece in value.pieces():
+            values = yield from piece
+            found += values if len(values) > 1 else [(yield from materialized(values[0]))]
+        return found
+    if isinstance(value, dict):
+        for key, member in value.items():
+            if isinstance(member, Large | dict):
+                value[key] = yield from materialized(member)
     return value
 
 
@@ -109,8 +144,8 @@ def check(value: Any) -> Steps[None]:
 class _Outline:
     """Where a text can be cut: for each depth, the first and the last comma and colon in each chunk."""
 
-    def __init__(self, text: bytes) -> None:
-        self._text = text
+    def __init__(self, text: bytes, rules: Rules) -> None:
+        self._text, self._rules = text, rules
         self._commas: list[list[int]] = [[] for _ in range(_CUT_DEPTH)]
         self._colons: list[list[int]] = [[] for _ in range(_CUT_DEPTH)]
 
@@ -154,7 +189,7 @@ class _Outline:
                     raise json_scan.too_many()
             if (begin - start) // CHUNK % _TOGETHER == _TOGETHER - 1:
                 yield
-        raise (yield from self._wrong("the body ends in the middle of a value", len(text)))
+        raise (yield from self.wrong("the body ends in the middle of a value", len(text)))
 
     def _note(self, places: Array, kinds: Array, depths: Array) -> None:
         for kind, noted in ((_COMMA, self._commas), (_COLON, self._colons)):
@@ -204,7 +239,7 @@ class _Outline:
         if end - start <= 2 * CHUNK or closing is None:
             return (yield from self._parsed(start, end, b"%b"))
         if self._text[end - 1 : end] != closing:
-            raise (yield from self._wrong("no end of a list or object", start))
+            raise (yield from self.wrong("no end of a list or object", start))
         if depth + 1 >= _CUT_DEPTH:
             raise BadInput(json_scan.TOO_DEEP)
         if (yield from _skipped(self._text, start + 1, end)) == end - 1:
@@ -216,9 +251,12 @@ class _Outline:
         for first, last in self.ranges(start, end, depth + 1):
             more = yield from self._members(first, last, depth + 1)
             seen += len(more)
-            for key, member in more.items():
-                members.setdefault(key, member)
-        return members if len(members) == seen else json_scan.Repeated(members)
+            if self._rules.strict:
+                members.update(more)
+            else:
+                for key, member in more.items():
+                    members.setdefault(key, member)
+        return members if len(members) == seen or self._rules.strict else json_scan.Repeated(members)
 
     def values(self, start: int, end: int, depth: int) -> Steps[list[Any]]:
         """The values of a list that stand between two offsets inside it."""
@@ -226,28 +264,28 @@ class _Outline:
             return [(yield from self.value(start, end, depth))]
         values = yield from self._parsed(start, end, b"[%b]")
         if not values:
-            raise (yield from self._wrong("no value between commas", start))
+            raise (yield from self.wrong("no value between commas", start))
         return values  # type: ignore[no-any-return]
 
     def _members(self, start: int, end: int, depth: int) -> Steps[Object]:
         if end - start <= 2 * CHUNK:
             members = yield from self._parsed(start, end, b"{%b}")
             if not members:
-                raise (yield from self._wrong("no member between commas", start))
+                raise (yield from self.wrong("no member between commas", start))
             return members  # type: ignore[no-any-return]
         colons = self._colons[depth]
         index = bisect_left(colons, start)
         if index == len(colons) or colons[index] >= end:
-            raise (yield from self._wrong("no colon after a key", start))
+            raise (yield from self.wrong("no colon after a key", start))
         first, last = yield from _stripped(self._text, start, colons[index])
         key = yield from self._parsed(first, last, b"%b")
         if type(key) is not str:
-            raise (yield from self._wrong("no string for a key", start))
+            raise (yield from self.wrong("no string for a key", start))
         return {key: (yield from self.value(colons[index] + 1, end, depth))}
 
     def _parsed(self, start: int, end: int, between: bytes) -> Steps[Any]:
         try:
-            return json_scan.whole(between % self._text[start:end])
+            return self._rules.whole(between % self._text[start:end])
         except BadInput as error:
             said, _, offset = str(error).partition(" at offset: ")
             if not offset:
@@ -255,9 +293,9 @@ class _Outline:
             wrong = int(offset) - between.index(b"%")
         finally:
             yield
-        raise (yield from self._wrong(said.removeprefix("JSON Parse error: "), start, wrong))
+        raise (yield from self.wrong(said.removeprefix("JSON Parse error: "), start, wrong))
 
-    def _wrong(self, what: str, start: int, more: int = 0) -> Steps[BadInput]:
+    def wrong(self, what: str, start: int, more: int = 0) -> Steps[BadInput]:
         """What is wrong `more` characters after an offset."""
         characters = more
         for begin in range(0, start, 1 << 20):

@@ -104,7 +104,11 @@ class V2:
         headers = exchange.request.headers
         received = await self._bodies.read(exchange)
         exchange.lap("read")
-        request = v2_in.parse(received, headers.get(v2_in.HEADER_LENGTH))
+        length = headers.get(v2_in.HEADER_LENGTH)
+        if len(received) < LARGE:
+            request = v2_in.parse(received, length)
+        else:
+            request = await self._plane.turns.take(v2_in.parse_in_steps(received, length), exchange.deadline)
         endpoint = await self._plane.endpoint(servable, request.signature_name, exchange.deadline)
         wanted = request.outputs(endpoint.signature)
         inputs = await self._done(request.tensors_in_steps(endpoint.signature), request.text_size, exchange)

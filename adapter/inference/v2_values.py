@@ -13,9 +13,11 @@ from typing import Any
 import numpy as np
 
 from adapter.inference.conversion import converted
+from adapter.inference.json_long import Column
 from adapter.inference.json_numbers import numbers, unravelled
+from adapter.inference.json_parts import Large
 from adapter.inference.json_scan import echo
-from adapter.inference.json_tree import flattened
+from adapter.inference.json_tree import Path, flattened, path_from
 from adapter.inference.tensor import BFLOAT16, BOOL, INT64, STRING, UINT64, Array, BadInput, DType, Shape
 
 # Strings taken from binary data in one go: about 2 ms.
@@ -74,7 +76,11 @@ def _strings_from_binary(body: bytes, start: int, end: int, given: Given) -> Ste
             yield
     if len(items) != given.size:
         raise BadInput(f"{given.expected} = {_counted(given.size, 'value')}, got {len(items)}")
-    return _objects(items).reshape(given.shape)
+    array = np.empty(len(items), object)
+    for start in range(0, len(items), 4 * _STEP):
+        array[start : start + 4 * _STEP] = items[start : start + 4 * _STEP]
+        yield
+    return array.reshape(given.shape)
 
 
 def from_text(text: bytes, start: int, end: int, given: Given) -> Generator[None, None, Array | None]:
@@ -92,19 +98,30 @@ def from_text(text: bytes, start: int, end: int, given: Given) -> Generator[None
     return array.astype(given.dtype.numpy, copy=False).reshape(given.shape)
 
 
-def from_list(data: list[Any], given: Given) -> Array:
+def from_list(data: list[Any], given: Given) -> Steps:
     """Parsed values, flat in row-major order or nested as the shape says."""
+    path = path_from(f"{given.where}: data")
 
-    def path(index: Shape) -> str:
-        return f"{given.where}: data" + "".join([f"[{position}]" for position in index])
+    def made(leaves: list[Any], shape: Shape, path: Path) -> Array:
+        return _array(leaves, given.dtype, lambda position: path(unravelled(position, shape))).reshape(shape)
 
+    if isinstance(data, Large):
+        column = Column(made, path)
+        yield from column.fill(data)
+        _check_shape(column.shape, given)
+        return (yield from column.whole()).reshape(given.shape)
     shape, leaves = flattened(data, path)
-    if len(shape) == 1 and len(leaves) != given.size:
-        raise BadInput(f"{given.expected} = {_counted(given.size, 'value')}, got {len(leaves)}")
+    _check_shape(shape, given)
+    return made(leaves, shape, path).reshape(given.shape)
+
+
+def _check_shape(shape: Shape, given: Given) -> None:
+    """That lists of this shape hold the values of an input."""
+    if len(shape) == 1 and shape[0] != given.size:
+        raise BadInput(f"{given.expected} = {_counted(given.size, 'value')}, got {shape[0]}")
     # Lists without elements can't show the dimensions behind the first that is 0.
-    if len(shape) > 1 and shape != (given.shape if leaves else given.shape[: len(shape)]):
+    if len(shape) > 1 and shape != (given.shape[: len(shape)] if 0 in shape else given.shape):
         raise BadInput(f"{given.expected}, flat or so nested, got lists nested as [{','.join(map(str, shape))}]")
-    return _array(leaves, given.dtype, lambda position: path(unravelled(position, shape))).reshape(given.shape)
 
 
 def _counted(count: int, what: str) -> str:

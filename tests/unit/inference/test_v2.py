@@ -2,7 +2,7 @@
 
 import json
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from adapter.errors import Refused
-from adapter.inference import v2_in
+from adapter.inference import json_parts, v2_in
 from adapter.inference.signatures import Servable
 from adapter.inference.tensor import (
     BFLOAT16,
@@ -61,7 +61,21 @@ def tensors(
     head = document if isinstance(document, bytes) else orjson.dumps(document)
     if header == "":
         header = str(len(head)) if binary else None
-    return at_once(v2_in.parse(head + binary, header).tensors_in_steps(signature(**dtypes)))
+    return at_once(parsed(head + binary, header).tensors_in_steps(signature(**dtypes)))
+
+
+def parsed(body: bytes, header: str | None) -> v2_in.InferRequest:
+    return v2_in.parse(body, header) if len(body) < v2_in.LARGE else at_once(v2_in.parse_in_steps(body, header))
+
+
+@pytest.fixture(params=["in one go", "in pieces of 8 bytes"])
+def pieces(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Every request is read as small ones are, and as large ones are."""
+    with pytest.MonkeyPatch.context() as patch:
+        if request.param != "in one go":
+            patch.setattr(v2_in, "LARGE", 0)
+            patch.setattr(json_parts, "CHUNK", 8)
+        yield
 
 
 def x(data: Any = None, shape: list[Any] | None = None, datatype: str = "FP32", **members: Any) -> Object:
@@ -154,6 +168,7 @@ def same(ours: Tensor, theirs: Tensor) -> bool:
 
 
 @given(any_tensor(finite=True))
+@pytest.mark.usefixtures("pieces")
 def test_json_values_nested_as_the_shape_says_or_flat_become_the_tensor(tensor: Tensor) -> None:
     for data in (as_json(tensor), as_json(Tensor(tensor.dtype, tensor.data.ravel()))):
         data = data if isinstance(data, list) else [data]
@@ -169,6 +184,7 @@ def test_binary_values_become_the_tensor_to_the_bit(tensor: Tensor) -> None:
 
 
 @given(st.lists(st.tuples(any_tensor(finite=True), st.booleans()), min_size=1, max_size=4))
+@pytest.mark.usefixtures("pieces")
 def test_json_and_binary_inputs_mix_in_the_order_of_the_inputs(given_tensors: list[tuple[Tensor, bool]]) -> None:
     inputs, binary = [], b""
     for index, (tensor, is_binary) in enumerate(given_tensors):
@@ -190,9 +206,9 @@ LONG = st.lists(st.integers(-(10**6), 10**6), min_size=300, max_size=400)
 @given(LONG, st.sampled_from([dtype for dtype in V2_DTYPES.values() if not dtype.is_string and dtype is not BOOL]))
 def test_long_lists_read_from_the_text_are_what_the_way_of_care_makes_of_them(leaves: list[int], dtype: DType) -> None:
     body = orjson.dumps(x(leaves, datatype=dtype.v2))
-    assert v2_in._without_long_lists(body, len(body)) is not None
+    assert at_once(v2_in._without_long_lists(body, len(body))) is not None
     careful = {"inputs": [{**x(leaves, datatype=dtype.v2)["inputs"][0], "na\\me": ""}]}  # no backslash on the fast way
-    assert v2_in._without_long_lists(orjson.dumps(careful), len(orjson.dumps(careful))) is None
+    assert at_once(v2_in._without_long_lists(orjson.dumps(careful), len(orjson.dumps(careful)))) is None
     assert outcome(body, x=dtype) == outcome(careful, x=dtype)
 
 
@@ -201,10 +217,12 @@ NAMED_DATA = {"name": "data", "shape": [400], "datatype": "FP32", "data": MANY}
 SCALAR = {"name": "x", "shape": [1], "datatype": "FP32", "data": 0}
 
 
+@pytest.mark.usefixtures("pieces")
 def test_an_input_may_be_called_data() -> None:
     assert tensors({"inputs": [NAMED_DATA]}, data=FLOAT)["data"].data.tolist() == MANY
 
 
+@pytest.mark.usefixtures("pieces")
 def test_a_number_is_never_taken_for_a_list_that_stands_elsewhere() -> None:
     document = {"parameters": {"data": MANY}, "inputs": [SCALAR]}
     assert refusal(document) == 'inputs[0] "x": data: expected a list, got 0'
@@ -216,12 +234,14 @@ def test_a_number_is_never_taken_for_a_list_that_stands_elsewhere() -> None:
     )
 
 
+@pytest.mark.usefixtures("pieces")
 def test_of_a_key_given_twice_the_last_counts_however_long_the_lists_are() -> None:
     for many in (MANY, MANY[:3]):
         body = orjson.dumps(x(many)).replace(b'"data":', b'"data":[1,2,3],"data":')
         assert tensors(body, x=FLOAT)["x"].data.tolist() == many
 
 
+@pytest.mark.usefixtures("pieces")
 def test_a_mistake_in_a_long_list_is_named() -> None:
     body = orjson.dumps(x([*MANY, 1e39]))
     assert refusal(body) == 'inputs[0] "x": data[400]: 1e+39 is beyond FP32'
@@ -232,6 +252,7 @@ def test_a_mistake_in_a_long_list_is_named() -> None:
 # Numbers that JSON does not have.
 
 
+@pytest.mark.usefixtures("pieces")
 def test_nan_and_infinities_are_strings_and_bare_tokens_are_taken_too() -> None:
     for text in ('["NaN","Infinity","-Infinity",1.5]', "[NaN,Infinity,-Infinity,1.5]"):
         body = (
@@ -241,6 +262,7 @@ def test_nan_and_infinities_are_strings_and_bare_tokens_are_taken_too() -> None:
         assert v2_in.parse(body, None).id == 'NaN "Infinity'
 
 
+@pytest.mark.usefixtures("pieces")
 def test_a_string_is_no_integer_however_it_reads() -> None:
     assert refusal(x(["NaN"], datatype="INT32"), x=INT32) == (
         'inputs[0] "x": data[0]: expected an integer from -2147483648 to 2147483647 (INT32), got "NaN"'
@@ -327,6 +349,7 @@ REFUSED: list[tuple[Object | bytes, Mapping[str, DType], str]] = [
 
 
 @pytest.mark.parametrize(("document", "dtypes", "message"), REFUSED, ids=[message[:60] for _, _, message in REFUSED])
+@pytest.mark.usefixtures("pieces")
 def test_a_mistake_is_named_with_its_place(document: Object | bytes, dtypes: dict[str, DType], message: str) -> None:
     assert refusal(document, **(dtypes or {"x": FLOAT})) == message
 
@@ -334,6 +357,7 @@ def test_a_mistake_is_named_with_its_place(document: Object | bytes, dtypes: dic
 @pytest.mark.parametrize(
     "body", [b"", b"[" * 100_000, b'{"inputs":[]}{}', b"{'inputs':[]}", b'{"inputs":[NaN}', b"\xff"]
 )
+@pytest.mark.usefixtures("pieces")
 def test_a_body_that_is_not_json_is_refused_in_the_words_of_the_parser(body: bytes) -> None:
     assert refusal(body).startswith("The body: expected JSON, ")
     assert refusal(body, b" ").startswith(f"The first {len(body)} bytes of the body: expected JSON, ")
@@ -415,10 +439,11 @@ def mangled(draw: st.DrawFn) -> tuple[bytes, str | None]:
 @example((b'{"inputs":[{"name":"\\ud800","shape":[1],"datatype":"BYTES","data":["\\ud800"]}]}', None))
 @example((b'{"inputs":[{"name":"x","shape":[1],"datatype":"FP32","data":[NaN,"' + b'\\"' * 100, None))
 @example((b'{"inputs":[{"name":"x","shape":[1],"datatype":"INT64","data":[' + b"9" * 5000 + b"]}]}", None))
+@pytest.mark.usefixtures("pieces")
 def test_whatever_is_sent_is_a_tensor_or_bad_input(request_: tuple[bytes, str | None]) -> None:
     for dtype in V2_DTYPES.values():
         try:
-            found = at_once(v2_in.parse(*request_).tensors_in_steps(signature(x=dtype)))
+            found = at_once(parsed(*request_).tensors_in_steps(signature(x=dtype)))
         except BadInput:
             continue
         assert found["x"].data.dtype == dtype.numpy

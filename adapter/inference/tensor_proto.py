@@ -7,7 +7,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from adapter.inference.tensor import BFLOAT16, DTYPES, HALF, Array, DType, Shape, Tensor
+from adapter.inference.tensor import BFLOAT16, DTYPES, HALF, STRING, Array, DType, Shape, Tensor
 from adapter.inference.varints import read_varint, unpack_varints
 
 VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
@@ -51,6 +51,7 @@ def read_tensor(data: bytes, start: int, end: int) -> Generator[None, None, tupl
     shape = b""
     content: Field = (4, BYTES, 0, 0)
     chunks: list[Field] = []
+    strings: list[bytes] = []
     for field in fields(data, start, end):
         number, kind, first, last = field
         if number == 1 and kind == VARINT:
@@ -59,10 +60,12 @@ def read_tensor(data: bytes, start: int, end: int) -> Generator[None, None, tupl
             shape += data[first:last]
         elif number == 4 and kind == BYTES:
             content = field
+        elif number == STRING.field and kind == BYTES:
+            strings.append(data[first:last])
+            if len(strings) % STRINGS == 0:
+                yield
         else:
             chunks.append(field)
-            if len(chunks) % STRINGS == 0:
-                yield
     dtype = DTYPES.get(number_of_dtype)
     if dtype is None:
         raise ValueError(f"a tensor has dtype {number_of_dtype}, which is not served")
@@ -73,7 +76,8 @@ def read_tensor(data: bytes, start: int, end: int) -> Generator[None, None, tupl
         _, kind, first, last = mine[0]
         if kind == BYTES and last - first == size * dtype.numpy.itemsize:
             return Tensor(dtype, in_place(data, dtype, dims, first)), (first, last)
-    values = yield from (_content(data, content, dtype, size) if has_content else _field(data, mine, dtype))
+    steps = _content(data, content, dtype, size) if has_content else _field(data, mine, strings, dtype)
+    values = yield from steps
     return Tensor(dtype, _filled(values, dtype, size).reshape(dims)), None
 
 
@@ -84,13 +88,8 @@ def _content(data: bytes, content: Field, dtype: DType, size: int) -> Generator[
     raise ValueError(f"tensor_content has {last - first} bytes, not {size} {dtype.name} values")
 
 
-def _field(data: bytes, chunks: list[Field], dtype: DType) -> Generator[None, None, Array]:
-    """The values of a typed field."""
-    if dtype.is_string:
-        return (yield from _strings(data, chunks))
-    if _is_fixed_width(dtype):
-        return _fixed(data, chunks, dtype)
-    return (yield from _varying(data, chunks, dtype))
+def _field(data: bytes, chunks: list[Field], strings: list[bytes], dtype: DType) -> Generator[None, None, Array]:
+    return _objects(strings) if dtype.is_string else _numbers(data, chunks, dtype)
 
 
 def _is_fixed_width(dtype: DType) -> bool:
@@ -145,16 +144,6 @@ def _string_content(data: bytes, start: int, end: int, size: int) -> Generator[N
     return (yield from _objects(items))
 
 
-def _strings(data: bytes, chunks: list[Field]) -> Generator[None, None, Array]:
-    items: list[bytes] = []
-    for start in range(0, len(chunks), STRINGS):
-        run = chunks[start : start + STRINGS]
-        items += [data[first:last] for _, kind, first, last in run if kind == BYTES]
-        if start:
-            yield
-    return (yield from _objects(items))
-
-
 def _objects(items: list[bytes]) -> Generator[None, None, Array]:
     array = np.empty(len(items), object)
     for start in range(0, len(items), 8 * STRINGS):
@@ -164,8 +153,10 @@ def _objects(items: list[bytes]) -> Generator[None, None, Array]:
     return array
 
 
-def _varying(data: bytes, chunks: list[Field], dtype: DType) -> Generator[None, None, Array]:
-    """The values of a typed field that travel as varints."""
+def _numbers(data: bytes, chunks: list[Field], dtype: DType) -> Generator[None, None, Array]:
+    """The values of a typed field."""
+    if _is_fixed_width(dtype):
+        return _fixed(data, chunks, dtype)
     runs = []
     for _, kind, first, last in chunks:
         if kind not in (BYTES, VARINT):
@@ -176,7 +167,16 @@ def _varying(data: bytes, chunks: list[Field], dtype: DType) -> Generator[None, 
             first = stop
             yield
         runs.append(_cut(unpack_varints(data, first, last), dtype))
-    return np.concatenate(runs) if runs else np.empty(0, dtype.numpy)
+    if len(runs) == 1:
+        return runs[0]
+    values = np.empty(sum(map(len, runs)), dtype.numpy)
+    done = 0
+    for run in runs:
+        values[done : done + len(run)] = run
+        done += len(run)
+        if len(run) > STRINGS:
+            yield
+    return values
 
 
 def _fixed(data: bytes, chunks: list[Field], dtype: DType) -> Array:

@@ -13,14 +13,18 @@ _CODINGS = {"gzip": 31, "deflate": 15}
 _LEAST = 1400
 
 
+def worth_encoding(accepted: str, body: bytes) -> bool:
+    """Whether `encoded` would compress: seldom, and asking here saves all others a coroutine."""
+    return accepted in _CODINGS and len(body) >= _LEAST
+
+
 async def encoded(accepted: str, body: bytes, headers: Mapping[str, str]) -> Answer:
     """The answer 200, compressed if it is large and the client accepts one single coding (`Accept-Encoding: gzip`).
 
     That is how a client says it wants one; lists of codings are what HTTP libraries send by default, and to compress
     tensors takes more time than to send them.
     """
-    window = _CODINGS.get(accepted)
-    if window is None or len(body) < _LEAST:
+    if not worth_encoding(accepted, body):
         return response(200, body, headers)
-    compressed = await asyncio.to_thread(zlib.compress, body, 1, window)
+    compressed = await asyncio.to_thread(zlib.compress, body, 1, _CODINGS[accepted])
     return response(200, compressed, {**headers, "Content-Encoding": accepted, "Vary": "Accept-Encoding"})

@@ -168,31 +168,27 @@ class Bodies:
             Refused: 413 beyond `max_body`, 408 when it has not come by the deadline, 503 when the bodies held by all
                 requests are beyond `max_body_total`, 400 when it is not what its Content-Encoding says.
         """
-        body = await self._read(exchange, most)
+        request = exchange.request
+        limit = self._one if exchange.meter is None else self._limit(exchange.meter)
+        if most is not None and most < limit:
+            limit = most
+        if (request.content_length or 0) > limit:
+            raise Refused(413, f"Body of {request.content_length} bytes: at most {limit} are accepted")
+        body = request.body
+        if body is None:
+            if request.headers.get("Expect", "").lower() == "100-continue":
+                request.send_continue()
+            body = await self._receive(exchange, request.content, limit)
+        else:
+            _check(len(body), limit)
+            self._hold(exchange, len(body))
         if self.on_read is not None:
             await self.on_read(exchange, body)
         return body
 
-    async def _read(self, exchange: Exchange, most: int | None) -> bytes:
-        request = exchange.request
-        limit = self._limit(exchange) if most is None else min(most, self._limit(exchange))
-        if (request.content_length or 0) > limit:
-            raise Refused(413, f"Body of {request.content_length} bytes: at most {limit} are accepted")
-        body = request.body
-        if body is not None:
-            _check(len(body), limit)
-            self._hold(exchange, len(body))
-            return body
-        if request.headers.get("Expect", "").lower() == "100-continue":
-            request.send_continue()
-        return await self._receive(exchange, request.content, limit)
-
-    def _limit(self, exchange: Exchange) -> int:
-        """Bytes that this request's body may have: the service's bound, or its tenant's."""
-        meter = exchange.meter
-        if meter is None or meter.quota.max_body is None:
-            return self._one
-        return min(self._one, meter.quota.max_body)
+    def _limit(self, meter: Meter) -> int:
+        """Bytes that a body of this tenant may have: the service's bound, or its own."""
+        return self._one if meter.quota.max_body is None else min(self._one, meter.quota.max_body)
 
     async def _receive(self, exchange: Exchange, content: Content, limit: int) -> bytes:
         chunks = bytearray()

@@ -23,7 +23,7 @@ from grpc import StatusCode
 
 from adapter.errors import CallFailed, Refused, RequestFailed
 from adapter.inference.signatures import Endpoint
-from adapter.inference.tensor import Tensor
+from adapter.inference.tensor import STRING, Tensor
 from adapter.telemetry.metrics import BATCH_REQUESTS
 from adapter.telemetry.traces import Trace, Trip
 
@@ -101,12 +101,13 @@ class Coalescer:
         Raises:
             CallFailed, Refused: as `send` does; a deadline that passes on the way is CallFailed too.
         """
-        rows, key = _lane_of(endpoint, inputs)
+        rows, size, key = _lane_of(endpoint, inputs)
         if not 0 < rows <= MAX_ROWS or key in self._unsplittable:
             return await self._send(endpoint, inputs, deadline, (trace,))
         lane = self._lanes.get(key)
         if lane is not None:
-            return await self._ride(lane, inputs, rows, deadline, trace)
+            waiting = _Waiting(inputs, rows, size, deadline, self._loop.time(), trace, self._loop.create_future())
+            return await self._ride(lane, waiting)
         lane = self._lanes[key] = _Lane(endpoint, calls=1)
         BATCH_REQUESTS.observe(1)
         try:
@@ -114,13 +115,11 @@ class Coalescer:
         finally:
             self._returned(key, lane)
 
-    async def _ride(self, lane: _Lane, inputs: Tensors, rows: int, deadline: float, trace: Trace | None) -> Prediction:
-        loop = self._loop
-        waiting = _Waiting(inputs, rows, _size(inputs), deadline, loop.time(), trace, loop.create_future())
+    async def _ride(self, lane: _Lane, waiting: _Waiting) -> Prediction:
         lane.waiting.append(waiting)
         self._riding.add(waiting)
         if self._sweeper is None:
-            self._sweeper = loop.call_later(SWEEP, self._sweep)
+            self._sweeper = self._loop.call_later(SWEEP, self._sweep)
         try:
             return await waiting.answer
         finally:
@@ -224,17 +223,24 @@ class Coalescer:
                 waiting.answer.set_result(prediction)
 
 
-def _lane_of(endpoint: Endpoint, inputs: Tensors) -> tuple[int, Hashable]:
-    """The size of the batch dimension that all inputs share (0: there is none), and what names the lane."""
-    rows = 0
+def _lane_of(endpoint: Endpoint, inputs: Tensors) -> tuple[int, int, Hashable]:
+    """The size of the batch dimension that all inputs share (0: there is none), their bytes, and what names the lane."""
+    if len(inputs) == 1:  # the way of most requests
+        ((name, tensor),) = inputs.items()
+        shape = tensor.data.shape
+        return (
+            (shape[0], _size(tensor), (endpoint, name, tensor.dtype.number, shape[1:])) if shape else (0, 0, endpoint)
+        )
+    rows = size = 0
     key: list[Hashable] = [endpoint]
     for name, tensor in inputs.items():
         shape = tensor.data.shape
         if not shape or (rows and shape[0] != rows):
-            return 0, endpoint
+            return 0, 0, endpoint
         rows = shape[0]
+        size += _size(tensor)
         key += (name, tensor.dtype.number, shape[1:])
-    return rows, tuple(key)
+    return rows, size, tuple(key)
 
 
 def _take(lane: _Lane) -> list[_Waiting]:
@@ -252,9 +258,9 @@ def _take(lane: _Lane) -> list[_Waiting]:
     return batch
 
 
-def _size(inputs: Tensors) -> int:
+def _size(tensor: Tensor) -> int:
     """Bytes of all elements; of strings their own, and not those of the references to them."""
-    return sum([sum(map(len, t.data.flat)) if t.dtype.is_string else t.data.nbytes for t in inputs.values()])
+    return sum(map(len, tensor.data.flat)) if tensor.dtype is STRING else tensor.data.nbytes
 
 
 def _meets_each_alike(error: RequestFailed) -> bool:

@@ -11,7 +11,7 @@ from urllib.parse import unquote
 import orjson
 from google.protobuf.json_format import MessageToDict
 
-from adapter.encoding import encoded
+from adapter.encoding import encoded, worth_encoding
 from adapter.errors import Refused
 from adapter.exchange import Bodies, Exchange, response
 from adapter.http.answer import Answer
@@ -108,7 +108,10 @@ class V1:
             body = await self._metadata(target.servable, exchange)
         else:
             body = await self._examples(exchange, target)
-        return await encoded(request.headers.get("Accept-Encoding", ""), body, self._headers)
+        accepted = request.headers.get("Accept-Encoding", "")
+        if worth_encoding(accepted, body):
+            return await encoded(accepted, body, self._headers)
+        return Answer(200, body, self._headers)
 
     async def _predict(self, exchange: Exchange, servable: Servable) -> bytes:
         plane = self._plane

@@ -24,6 +24,8 @@ LONGEST_BACKOFF_SECONDS = 0.2
 HANDSHAKE_SECONDS = 5.0
 # Until the kernel gives up a TCP connection whose other end is silently gone.
 _TCP_SECONDS = 20
+# Bytes that the kernel may hold for a unix socket; it cuts this to what the host allows (net.core.wmem_max).
+_SEND_BUFFER = 4 << 20
 
 
 class H2Channel:
@@ -106,6 +108,7 @@ class H2Channel:
                 if self._target.startswith("unix:"):
                     path = re.sub("^unix:(//)?", "", self._target)
                     transport, _ = await loop.create_unix_connection(lambda: connection, path)
+                    _take_whole_messages(transport.get_extra_info("socket"))
                 else:
                     host, _, port = self._target.rpartition(":")
                     transport, _ = await loop.create_connection(lambda: connection, host.strip("[]"), int(port))
@@ -130,6 +133,12 @@ class H2Channel:
         if self._connection is connection:
             self._connection = None
             self._why = connection.why
+
+
+def _take_whole_messages(sock: socket.socket) -> None:
+    """A larger message otherwise leaves in pieces of what fits (200 kB by default), each after a turn of the event loop."""
+    with contextlib.suppress(OSError):
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER)
 
 
 def _give_up_dead_ends(sock: socket.socket) -> None:

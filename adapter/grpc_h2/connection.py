@@ -1,4 +1,4 @@
-"""One HTTP/2 connection that carries unary gRPC calls: windows, limits and answers of its streams, over one transport.
+"""One HTTP/2 connection that carries unary gRPC calls: its streams from open to answered, its limits, its end.
 
     open ─► waiting ──► sending ──► sent ──► answered         waiting: no stream is free, or the socket is full
                            └─ early answer, cancel, deadline ──► RST_STREAM
@@ -9,27 +9,21 @@ When the connection cannot go on (GOAWAY, lost, out of stream ids), `usable` is 
 """
 
 import asyncio
-import struct
 from collections import deque
 from collections.abc import Callable
 from typing import Any
 
 from grpc import StatusCode
 
-from adapter.errors import CallFailed
 from adapter.grpc_h2 import frames, headers, statuses
-from adapter.grpc_h2.frames import END_STREAM, HEAD, ProtocolError, Reader
+from adapter.grpc_h2.frames import END_STREAM, ProtocolError, Reader
 from adapter.grpc_h2.headers import Head, Malformed
+from adapter.grpc_h2.sending import Sending
+from adapter.grpc_h2.stream import Stream
 
-# What TensorFlow Serving itself can send and take (server.cc): it fits one window.
-MAX_MESSAGE = frames.MAX_WINDOW - 5
-# Requests up to here are copied behind their heads, larger ones leave from where they lie.
-_COPIED = 1 << 16
 # Bytes that may wait for the socket before more is held back; and beyond which a peer that never reads is given up.
 _HIGH_WATER = 1 << 20
 _GIVEN_UP = _HIGH_WATER << 3
-# Bytes between two looks at whether the socket is full; gRPC's core takes frames of 16 MiB.
-_BURST = 1 << 18
 # Seconds that a GOAWAY may take to leave.
 _LINGER = 1.0
 # Frames that bring no call further, in a row: a peer that sends more is not serving.
@@ -45,31 +39,6 @@ _SETTINGS = {
 _OPENING = (
     frames.PREFACE + frames.settings(_SETTINGS) + frames.window_update(0, frames.MAX_WINDOW - frames.DEFAULT_WINDOW)
 )
-_PREFIX = struct.Struct(">BI")
-_DATA_AND_PREFIX = struct.Struct(">IBIBI")
-
-
-class Stream:
-    """One call."""
-
-    __slots__ = ("answer", "body", "deadline", "head", "id", "pieces", "prefix", "request_head", "sent", "size", "wanted",
-                 "window")  # fmt: skip
-
-    def __init__(self, request_head: bytes, body: bytes, deadline: float, answer: asyncio.Future[bytes]) -> None:
-        self.request_head = request_head
-        self.body: bytes | memoryview = body
-        self.deadline = deadline
-        self.answer = answer
-        self.id = 0  # not opened yet
-        # Sending: bytes of prefix and body that left, and the window that the server gives the stream.
-        self.prefix = b""
-        self.sent = -1  # nothing is left to send
-        self.window = 0
-        # Receiving: the headers, and the pieces of the message, which has `wanted` bytes with its prefix.
-        self.head: Head | None = None
-        self.pieces: list[bytes | memoryview] = []
-        self.size = 0
-        self.wanted = 0
 
 
 class Connection(asyncio.Protocol):
@@ -93,13 +62,8 @@ class Connection(asyncio.Protocol):
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
         self._idle = 0
-        # Sending.
         self._waiting: deque[Stream] = deque()
-        self._sending: deque[Stream] = deque()
-        self._paused = False
-        self._window = frames.DEFAULT_WINDOW
-        self._initial_window = frames.DEFAULT_WINDOW
-        self._max_frame = frames.DEFAULT_FRAME_SIZE
+        self._sending = Sending()
         self._max_streams = frames.MAX_STREAM
         # Receiving: bytes that the server's window for the connection has lost.
         self._received = 0
@@ -109,7 +73,7 @@ class Connection(asyncio.Protocol):
     def begin(self, request_head: bytes, request: bytes, deadline: float) -> Stream:
         """Send a call as soon as the connection can; `answer` of what this returns is the answer, or CallFailed."""
         stream = Stream(request_head, request, deadline, self._loop.create_future())
-        if self._paused or self._waiting or len(self._streams) >= self._max_streams:
+        if self._sending.paused or self._waiting or len(self._streams) >= self._max_streams:
             self._waiting.append(stream)
         else:
             self._open(stream)
@@ -137,7 +101,7 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Called by the transport."""
-        self._transport = transport
+        self._transport = self._sending.transport = transport
         self._transport.set_write_buffer_limits(_HIGH_WATER)
         self._transport.write(_OPENING)
 
@@ -149,11 +113,11 @@ class Connection(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         """Called by the transport, inside `write`, when the socket takes no more."""
-        self._paused = True
+        self._sending.paused = True
 
     def resume_writing(self) -> None:
         """Called by the transport."""
-        self._paused = False
+        self._sending.paused = False
         self._pump()
 
     def data_received(self, data: bytes) -> None:
@@ -214,53 +178,19 @@ class Connection(asyncio.Protocol):
             return
         if piece:
             self._idle = 0
-            if not stream.pieces:
-                self._begin_message(stream, piece)
-            else:
-                stream.pieces.append(piece)
-                stream.size += len(piece)
-                if stream.wanted == 0:
-                    whole = b"".join(stream.pieces)
-                    stream.pieces.clear()
-                    self._begin_message(stream, whole)
-            if stream.wanted and stream.size > stream.wanted and not stream.answer.done():
-                self._fail(stream, StatusCode.INTERNAL, "more than one message for a unary call")
+            wrong = stream.take(piece)
+            if wrong is not None:
+                self._fail(stream, *wrong)
         else:
             self._count_idle()
         if flags & END_STREAM and not stream.answer.done():
             self._fail(stream, StatusCode.UNKNOWN, "the answer ended without a status")
 
-    def _begin_message(self, stream: Stream, piece: bytes | memoryview) -> None:
-        """The first bytes of the answer's message are here: read its prefix, if that is whole."""
-        stream.pieces.append(piece)
-        stream.size = len(piece)
-        if len(piece) < 5:
-            return
-        compressed, length = _PREFIX.unpack_from(piece)
-        stream.wanted = 5 + length
-        if compressed:
-            self._fail(stream, StatusCode.INTERNAL, "a compressed message, which was not offered")
-        elif length > MAX_MESSAGE:
-            self._fail(stream, StatusCode.RESOURCE_EXHAUSTED, f"a message of {length} bytes")
-
     def _end(self, stream: Stream, trailers: Head) -> None:
         """The answer is complete."""
         self._idle = 0
         self._forget(stream, frames.NO_ERROR)
-        if stream.answer.done():
-            return
-        if trailers.status == 0 and stream.wanted and stream.size == stream.wanted:
-            stream.answer.set_result(_message(stream.pieces))
-        elif trailers.status == 0:
-            words = "the message is cut off" if stream.size else "no message"
-            stream.answer.set_exception(CallFailed(StatusCode.INTERNAL, f"status OK, but {words}"))
-        elif trailers.status is None:
-            http = stream.head.http if stream.head is not None and stream.head.http is not None else 200
-            words = f"the server answered with HTTP {http} and no gRPC status"
-            stream.answer.set_exception(CallFailed(statuses.of_http(http), words))
-        else:
-            code = statuses.BY_NUMBER.get(trailers.status, StatusCode.UNKNOWN)
-            stream.answer.set_exception(CallFailed(code, trailers.message or code.name))
+        stream.end(trailers)
 
     def _malformed(self, stream_id: int, words: str) -> None:
         """An error of one stream (RFC 9113 §8.1.1)."""
@@ -272,8 +202,7 @@ class Connection(asyncio.Protocol):
 
     def _fail(self, stream: Stream, code: StatusCode, words: str, reset: int = frames.CANCEL) -> None:
         """Give a call up."""
-        if not stream.answer.done():
-            stream.answer.set_exception(CallFailed(code, words))
+        stream.fail(code, words)
         self._forget(stream, reset)
 
     def _forget(self, stream: Stream, reset: int) -> None:
@@ -284,13 +213,9 @@ class Connection(asyncio.Protocol):
             return
         if self._streams.pop(stream.id, None) is None:
             return
-        if stream.sent >= 0 or reset != frames.NO_ERROR:
+        unsent = self._sending.drop(stream)
+        if unsent or reset != frames.NO_ERROR:
             self._control(frames.rst_stream(stream.id, reset))
-            if stream.sent >= 0:
-                stream.sent = -1
-                stream.body = b""
-                if stream in self._sending:
-                    self._sending.remove(stream)
         if self._waiting:
             self._pump()
         elif not self.usable and not self._streams:
@@ -319,11 +244,7 @@ class Connection(asyncio.Protocol):
     def _on_window_update(self, stream_id: int, increment: int) -> None:
         self._count_idle()
         if stream_id == 0:
-            if increment == 0:
-                raise ProtocolError(frames.PROTOCOL_ERROR, "a window update of nothing")
-            self._window += increment
-            if self._window > frames.MAX_WINDOW:
-                raise ProtocolError(frames.FLOW_CONTROL_ERROR, "a window beyond the largest")
+            self._sending.widen(increment)
         else:
             stream = self._streams.get(stream_id)
             if stream is None:
@@ -332,12 +253,9 @@ class Connection(asyncio.Protocol):
             if increment == 0:
                 self._malformed(stream_id, "a window update of nothing")
                 return
-            stream.window += increment
-            if stream.window > frames.MAX_WINDOW:
+            if not self._sending.widen_stream(stream, increment):
                 self._fail(stream, StatusCode.INTERNAL, "a window beyond the largest", frames.FLOW_CONTROL_ERROR)
                 return
-            if stream.sent >= 0 and stream.window > 0 and stream not in self._sending:
-                self._sending.append(stream)
         self._pump()
 
     def _on_reset(self, stream_id: int, code: int) -> None:
@@ -350,30 +268,23 @@ class Connection(asyncio.Protocol):
         words = f"the server reset the call (HTTP/2 error {code})"
         if status is StatusCode.CANCELLED and self._loop.time() >= stream.deadline:
             status, words = StatusCode.DEADLINE_EXCEEDED, "Deadline Exceeded"
-        if not stream.answer.done():
-            stream.answer.set_exception(CallFailed(status, words))
+        stream.fail(status, words)
         self._closed_by_server(stream)
 
     def _closed_by_server(self, stream: Stream) -> None:
         """The stream is gone on the server's side: nothing is sent on it any more."""
-        if stream in self._sending:
-            self._sending.remove(stream)
-        stream.sent = -1
-        stream.body = b""
+        self._sending.drop(stream)
         self._forget(stream, frames.NO_ERROR)
 
     def _on_settings(self, values: dict[int, int]) -> None:
-        self._max_frame = min(_BURST, values.get(frames.MAX_FRAME_SIZE, self._max_frame))
+        if frames.MAX_FRAME_SIZE in values:
+            self._sending.limit_frames(values[frames.MAX_FRAME_SIZE])
         self._max_streams = values.get(frames.MAX_CONCURRENT_STREAMS, self._max_streams)
         if frames.INITIAL_WINDOW_SIZE in values:
-            change = values[frames.INITIAL_WINDOW_SIZE] - self._initial_window
-            self._initial_window += change
-            for stream in self._streams.values():  # RFC 9113 §6.9.2: windows may become negative
-                stream.window += change
-                if stream.window > frames.MAX_WINDOW:
+            change = self._sending.change_initial_window(values[frames.INITIAL_WINDOW_SIZE])
+            for stream in self._streams.values():
+                if not self._sending.widen_stream(stream, change):
                     raise ProtocolError(frames.FLOW_CONTROL_ERROR, "a window beyond the largest")
-                if stream.sent >= 0 and stream.window > 0 and stream not in self._sending:
-                    self._sending.append(stream)
         self._control(frames.frame(frames.SETTINGS, frames.ACK, 0))
         if not self.ready.done():
             self.usable = True
@@ -386,8 +297,7 @@ class Connection(asyncio.Protocol):
         self.why = f"the server is going away{f': {words[:256]}' if words else ''} (HTTP/2 error {code})"
         self._refuse_waiting(self.why)
         for stream in [stream for number, stream in self._streams.items() if number > last]:
-            if not stream.answer.done():
-                stream.answer.set_exception(CallFailed(StatusCode.UNAVAILABLE, self.why))
+            stream.fail(StatusCode.UNAVAILABLE, self.why)
             self._closed_by_server(stream)
         if not self._streams:
             self.close(self.why)
@@ -395,8 +305,7 @@ class Connection(asyncio.Protocol):
     def _refuse_waiting(self, why: str) -> None:
         """Nothing is opened here any more; those that were not are safe to try elsewhere."""
         for stream in self._waiting:
-            if not stream.answer.done():
-                stream.answer.set_exception(CallFailed(StatusCode.UNAVAILABLE, why))
+            stream.fail(StatusCode.UNAVAILABLE, why)
         self._waiting.clear()
 
     def _check_known(self, stream_id: int) -> None:
@@ -412,79 +321,30 @@ class Connection(asyncio.Protocol):
     # Sending.
 
     def _open(self, stream: Stream) -> None:
-        """Send the head, and the message if it fits what may be sent now."""
+        """Give it a number and send what may be sent now."""
         number = stream.id = self._next_id
         self._next_id = number + 2
         self._streams[number] = stream
         if self._next_id > frames.MAX_STREAM:
             self.usable = False
             self._refuse_waiting("the connection ran out of stream numbers")
-        head, body = stream.request_head, stream.body
-        length = len(body)
-        size = length + 5
-        if length <= _COPIED and size <= self._window and size <= self._initial_window and size <= self._max_frame:
-            self._window -= size
-            stream.window = self._initial_window - size
-            stream.body = b""
-            whole = frames.headers(number, head, self._max_frame) + _DATA_AND_PREFIX.pack(
-                size << 8 | frames.DATA, END_STREAM, number, 0, length
-            )
-            self._transport.write(whole + body)
-            return
-        self._transport.write(frames.headers(number, head, self._max_frame))
-        stream.prefix = _PREFIX.pack(0, length)
-        stream.body = memoryview(body)
-        stream.sent = 0
-        stream.window = self._initial_window
-        if stream.window > 0:
-            self._sending.append(stream)
-            self._send()
+        if self._sending.begin(stream) and self._sending.send():
+            self._idle = 0
 
     def _pump(self) -> None:
         """Send what the socket, the windows and the number of streams allow now."""
-        while self._waiting and not self._paused and self.usable and len(self._streams) < self._max_streams:
-            self._open(self._waiting.popleft())
-        if self._sending:
-            self._send()
-
-    def _send(self) -> None:
-        """Messages in pieces, a frame of each in turn."""
         sending = self._sending
-        while sending and self._window > 0 and not self._paused:
-            burst: list[bytes | memoryview] = []
-            size = 0
-            while sending and self._window > 0 and size < _BURST:
-                stream = sending.popleft()
-                if stream.window <= 0:  # it comes back with the server's next word on its window
-                    continue
-                total = len(stream.body) + 5
-                start = stream.sent
-                count = min(total - start, self._max_frame, self._window, stream.window)
-                stop = start + count
-                last = stop == total
-                burst.append(HEAD.pack(count << 8 | frames.DATA, END_STREAM if last else 0, stream.id))
-                if start < 5:
-                    burst.append(stream.prefix[start:stop])
-                burst.append(stream.body[max(start - 5, 0) : max(stop - 5, 0)])
-                self._window -= count
-                stream.window -= count
-                size += count
-                if last:
-                    stream.sent = -1
-                    stream.body = b""
-                else:
-                    stream.sent = stop
-                    if stream.window > 0:
-                        sending.append(stream)
+        while self._waiting and not sending.paused and self.usable and len(self._streams) < self._max_streams:
+            self._open(self._waiting.popleft())
+        if sending.queue and sending.send():
             self._idle = 0
-            self._transport.writelines(burst)
 
     def _control(self, data: bytes) -> None:
         """Send a frame that waits for nothing. A peer that makes us say much and reads nothing is given up."""
         if self._transport.is_closing():
             return
         self._transport.write(data)
-        if self._paused and self._transport.get_write_buffer_size() > _GIVEN_UP:
+        if self._sending.paused and self._transport.get_write_buffer_size() > _GIVEN_UP:
             self.why = "the server does not read what it asks for"
             self._transport.abort()
             self._lost()
@@ -521,16 +381,7 @@ class Connection(asyncio.Protocol):
         streams = [*self._streams.values(), *self._waiting]
         self._streams.clear()
         self._waiting.clear()
-        self._sending.clear()
+        self._sending.queue.clear()
         for stream in streams:
-            if not stream.answer.done():
-                stream.answer.set_exception(CallFailed(StatusCode.UNAVAILABLE, self.why))
+            stream.fail(StatusCode.UNAVAILABLE, self.why)
         self._on_lost(self)
-
-
-def _message(pieces: list[bytes | memoryview]) -> bytes:
-    """The message without its prefix."""
-    first = pieces[0]
-    if len(pieces) == 1:
-        return bytes(first[5:])
-    return b"".join([memoryview(first)[5:], *pieces[1:]])

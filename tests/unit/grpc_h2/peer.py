@@ -10,8 +10,9 @@ from typing import Any, NamedTuple
 
 import hpack
 
-from adapter.grpc_h2.connection import Connection, Stream
+from adapter.grpc_h2.connection import Connection
 from adapter.grpc_h2.headers import RequestHead
+from adapter.grpc_h2.stream import Stream
 
 DATA, HEADERS, PRIORITY, RST, SETTINGS, PUSH, PING, GOAWAY, WINDOW, CONTINUATION = range(10)
 END_STREAM = ACK = 1
@@ -80,7 +81,7 @@ class Transport:
         assert not self.closing
         self.written += data
         self.held += len(data)
-        if self.held > self.room and not self.connection._paused:
+        if self.held > self.room and not self.connection._sending.paused:
             self.connection.pause_writing()
 
     def writelines(self, parts: list[bytes]) -> None:
@@ -89,7 +90,7 @@ class Transport:
     def read(self) -> None:
         """The other side reads all that waits."""
         self.held = 0
-        if self.connection._paused:
+        if self.connection._sending.paused:
             self.connection.resume_writing()
 
     def set_write_buffer_limits(self, high: int) -> None:

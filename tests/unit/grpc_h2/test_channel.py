@@ -3,6 +3,7 @@
 import asyncio
 import json
 import random
+import socket
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -406,6 +407,22 @@ async def test_a_server_that_does_not_read_costs_little_memory(target: str) -> N
         assert channel._connection is not None
         assert channel._connection._transport.get_write_buffer_size() < 2 << 20
         small.cancel()
+        await channel.close()
+
+
+async def test_the_kernel_takes_more_of_a_message_for_a_unix_socket_than_it_does_by_default(target: str) -> None:
+    async with Scripted(target) as server:
+        server.greeting = p.settings()
+        channel = H2Channel(target)
+        call = asyncio.create_task(channel.unary("/a.B/Echo", b"hello", 10))
+        await server.hear(b"hello")
+        assert channel._connection is not None
+        own = channel._connection._transport.get_extra_info("socket")
+        with socket.socket(socket.AF_UNIX) as other:
+            usual = other.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF)
+        assert own.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) > usual
+        server.writers[0].write(p.answer(1, b"hi"))
+        assert await call == b"hi"
         await channel.close()
 
 

@@ -452,7 +452,7 @@ async def test_a_cancelled_call_sends_nothing_of_what_it_still_had(peer: Peer) -
     peer.connection.cancel(stream)
     peer.say(raw(WINDOW, 0, 0, (2**20).to_bytes(4, "big")))
     assert [frame.kind for frame in peer.sent()] == [RST]
-    assert not peer.connection._sending
+    assert not peer.connection._sending.queue
 
 
 async def test_a_deadline_fails_the_call_in_time_and_resets_it_at_the_server(peer: Peer) -> None:
@@ -568,7 +568,7 @@ def test_whatever_a_server_says_every_call_ends_once_and_nothing_is_left(events:
         connection = peer.connection
         assert not connection._streams
         assert not connection._waiting
-        assert not connection._sending
+        assert not connection._sending.queue
         assert connection._timer is None
         assert peer.lost == [connection]
 

@@ -19,13 +19,12 @@ def test_a_shell_completes_every_verb(shell: str, capsys: pytest.CaptureFixture[
     assert {verb for verb in ("pack", "verify", "inspect", "new", "test", "run") if verb not in script} == set()
 
 
-def test_the_documented_verbs_are_those_of_this_part(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_documented_verbs_are_those_that_there_are(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         cli.main(["--help"])
     helped = capsys.readouterr().out
     documented = set(re.findall(r"^\| `tandem ([a-z-]+)", DOCUMENT, re.MULTILINE))
-    assert {"new", "run", "test", "pack", "verify", "inspect", "keygen", "sign", "cluster"} <= documented
-    assert {verb for verb in documented if not re.search(rf"^ +{verb}\b", helped, re.MULTILINE)} == set()
+    assert documented == set(re.findall(r"^ {4}([a-z-]+)\b", helped, re.MULTILINE))
 
 
 def test_wrong_usage_is_status_2(capsys: pytest.CaptureFixture[str]) -> None:

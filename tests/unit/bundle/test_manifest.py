@@ -165,7 +165,7 @@ def test_the_job_must_run_the_version_that_the_bundle_holds(tmp_path: Path) -> N
 
 def test_the_schema_in_docs_is_current_and_takes_what_is_read() -> None:
     text = (ROOT / "docs" / "bundle.schema.json").read_text()
-    assert text == schema(), "run `tandem schema > docs/bundle.schema.json`"
+    assert text == schema(), "write what adapter.bundle.manifest.schema() gives to docs/bundle.schema.json"
     kept = json.loads(text)
     jsonschema.Draft202012Validator.check_schema(kept)
     jsonschema.validate(tomllib.loads(FULL), kept)

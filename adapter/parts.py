@@ -111,4 +111,4 @@ def tailer(
     """What follows TensorFlow Serving's log, where there are files of it; failures that it finds there are the watcher's."""
     if not settings.tfs_logs:
         return None
-    return Tailer(Path(settings.tfs_logs), stream, watcher.note_failure, said=said)
+    return Tailer(Path(settings.tfs_logs), stream, watcher.note_failure, said=said, allocation=settings.alloc_id)

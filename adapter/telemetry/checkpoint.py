@@ -18,10 +18,14 @@ log = logging.getLogger(__name__)
 
 
 class Checkpoint:
-    """The places of the streams in `file`, by the streams' names."""
+    """The places of the streams in `file`, by the streams' names.
 
-    def __init__(self, file: Path) -> None:
+    They are of `allocation` ("": unknown): a disk that goes from one to the next has the note with it, but not the log.
+    """
+
+    def __init__(self, file: Path, allocation: str = "") -> None:
         self._file = file
+        self._allocation = allocation
         self._descriptor = -1
         self._unsaveable = False
 
@@ -29,6 +33,8 @@ class Checkpoint:
         """What an adapter before this one noted; of what is no note, the log says that it is of no use."""
         try:
             found = json.loads(self._file.read_bytes())
+            if found.pop("allocation", self._allocation) != self._allocation:
+                return {}
             return {name: Position(**{key: int(value) for key, value in found[name].items()}) for name in found}
         except FileNotFoundError:
             return {}
@@ -38,7 +44,10 @@ class Checkpoint:
 
     def note(self, places: Mapping[str, Position]) -> None:
         """Up to here the records are out."""
-        data = json.dumps({name: place._asdict() for name, place in places.items()}).encode()
+        noted: dict[str, object] = {name: place._asdict() for name, place in places.items()}
+        if self._allocation:
+            noted["allocation"] = self._allocation
+        data = json.dumps(noted).encode()
         try:
             if self._descriptor < 0:
                 self._descriptor = os.open(self._file, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)

@@ -10,6 +10,8 @@ from adapter.telemetry.rotated_files import Files, Position
 from adapter.telemetry.tfs_lines import MAX_BODY, Joiner, Record
 
 MAX_LINE = MAX_BODY
+# Intervals without a byte after which a line that has no end is taken for one: the last words of a process that died.
+PATIENCE = 5
 
 
 class Follower:
@@ -22,6 +24,7 @@ class Follower:
         self._partial_size = 0
         self._read = 0
         self._moved = False
+        self._quiet = 0
 
     def place(self) -> tuple[int, int]:
         """Asked while a record is emitted: the file and the offset in it where the record ends."""
@@ -46,13 +49,17 @@ class Follower:
 
     def settle(self) -> None:
         """Call it when there was nothing: after a whole interval without a byte, no line belongs to the last message."""
-        if not self._moved:
+        self._quiet = 0 if self._moved else self._quiet + 1
+        if self._quiet:
             self._joiner.flush()
+        if self._quiet == PATIENCE:
+            self._break()
         self._moved = False
 
-    def finish(self) -> None:
-        """No more is read: emit the last message. A line without an end stays unread."""
+    def finish(self) -> int:
+        """No more is read: emit the last message. A line without an end stays unread; its bytes."""
         self._joiner.flush()
+        return self._partial_size
 
     def position(self) -> Position:
         """Up to where records were emitted."""

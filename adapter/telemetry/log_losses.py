@@ -40,6 +40,16 @@ class LogLosses:
         text = "Lost of TensorFlow Serving's log: %d lines dropped, %d files removed or emptied before they were read"
         log.warning(text, lines, files, extra={"attributes": attributes})
 
+    def leave(self, stream: str, size: int) -> None:
+        """The end of the log as it is now is the beginning of a line."""
+        attributes = {
+            "event.name": "tandem.tfs_log.unfinished",
+            "log.iostream": stream,
+            "tandem.tfs_log.bytes_left": size,
+        }
+        text = "TensorFlow Serving's %s breaks off within a line; its %d bytes are left to the next adapter"
+        log.warning(text, stream, size, extra={"attributes": attributes})
+
     def cannot_read(self, error: OSError) -> None:
         """Reading fails, and will be tried again."""
         if time.monotonic() - self._complained >= 60 * ANNOUNCE_SECONDS:

@@ -14,6 +14,8 @@ from typing import NamedTuple
 # At most so much between two turns of the event loop: no request waits longer than it takes, some 5 ms.
 CHUNK = 32_768
 CHUNK_LINES = 256
+# So many looks at a file that does not grow, and the directory is looked at: the next file may have been removed already.
+LOOKS = 10
 
 
 class Position(NamedTuple):
@@ -34,6 +36,7 @@ class Files:
         self._past: deque[Position] = deque()
         self._here = start or Position(-1, 0, 0)
         self._resumed = start is None
+        self._idle = 0
         self.lost = 0
         """Files, so far, that were removed before they were read, wholly or in part."""
 
@@ -49,8 +52,9 @@ class Files:
         while True:
             # Looked for first: once the next file is there, nothing more is written to this one.
             stat = os.fstat(self._descriptor)
-            over = stat.st_nlink == 0 or os.access(self._next, os.F_OK)
+            over = stat.st_nlink == 0 or os.access(self._next, os.F_OK) or self._has_been_passed_by()
             if data := os.pread(self._descriptor, CHUNK, self._here.offset):
+                self._idle = 0
                 parts = data.split(b"\n", CHUNK_LINES)
                 if len(parts) > CHUNK_LINES:
                     data = data[: len(data) - len(parts[-1])]
@@ -105,6 +109,8 @@ class Files:
         try:
             descriptor = os.open(self._path(start.number), os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError:
+            if not self._later():  # nor is there any after it: it was never one of these
+                self._here = Position(-1, 0, 0)
             return self._open_next()
         stat = os.fstat(descriptor)
         if stat.st_ino == start.inode and stat.st_size >= start.offset:
@@ -114,6 +120,10 @@ class Files:
         os.close(descriptor)
         self._here = Position(-1, 0, 0)  # another allocation's files: all of them are new
         return self._open_next()
+
+    def _has_been_passed_by(self) -> bool:
+        self._idle += 1
+        return self._idle % LOOKS == 0 and bool(self._later())
 
     def _open_next(self) -> bool:
         """Go on with the oldest file after this one; one after a gap means that those between are lost."""

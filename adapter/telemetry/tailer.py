@@ -52,12 +52,13 @@ class Tailer:
         failed: Callable[[str, str], None] | None = None,
         limits: Limits | None = None,
         said: Mapping[str, tuple[int, int]] | None = None,
+        allocation: str = "",
     ) -> None:
         self._stream = stream
         self._failed = failed
         self._limits = limits or Limits()
         self._losses = LogLosses()
-        self._checkpoint = Checkpoint(directory.parent / "data" / "tailer.json")
+        self._checkpoint = Checkpoint(directory.parent / "data" / "tailer.json", allocation)
         self._saved = places = self._checkpoint.load()
         for name, place in (said or {}).items():
             if (resumed := later(directory / f"tfs.{name}", places.get(name), place)) is not None:
@@ -84,10 +85,11 @@ class Tailer:
         """Read what is there now, for `seconds` at most, and note the place."""
         end = time.monotonic() + seconds
         try:
-            for follower in self._followers.values():
+            for name, follower in self._followers.items():
                 while time.monotonic() < end and not self._stream.clogged and self._step(follower) >= 0:
                     self._commit()
-                follower.finish()
+                if left := follower.finish():
+                    self._losses.leave(name, left)
         except OSError as error:
             self._losses.cannot_read(error)
         self._commit(last=True)

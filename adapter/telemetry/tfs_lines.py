@@ -72,12 +72,16 @@ def _tensorflow(line: str) -> Record | None:
     attributes: dict[str, str | int | bool] = {"code.file.path": file, "code.line.number": int(number)}
     if thread:
         attributes["thread.id"] = int(thread)
-    return Record(_LETTERS[letter], _local(second) + int(micros) * 1000, text.lstrip(" "), attributes)
+    local = _local(second)
+    return Record(_LETTERS[letter], local and local + int(micros) * 1000, text.lstrip(" "), attributes)
 
 
 @lru_cache(maxsize=16)
 def _local(second: str) -> int:
-    """TensorFlow prints local time (tsl/platform/default/logging.cc); the group's two tasks have one time zone."""
+    """TensorFlow prints local time (tsl/platform/default/logging.cc); the group's two tasks have one time zone.
+
+    0 if there is no such time: the record's is then when it was read.
+    """
     try:
         return int(time.mktime(time.strptime(second, "%Y-%m-%d %H:%M:%S"))) * 1_000_000_000
     except (ValueError, OverflowError):
@@ -133,6 +137,9 @@ class Joiner:
 
     def feed(self, line: str, size: int, *, truncated: bool = False) -> None:
         """Take the next line, without its end; `size` bytes of the file held it."""
+        if not line and self._record is None:  # the end of a line that was taken for whole
+            self.skip(size)
+            return
         begun = head(line)
         if begun is None and not self._continues(line):
             # Where a message had to be cut, its rest is as severe as its beginning.

@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 
 from adapter.telemetry import tailer
-from adapter.telemetry.follower import MAX_LINE
+from adapter.telemetry.follower import MAX_LINE, PATIENCE
 from adapter.telemetry.logs import CommonHandler, LogStream
 from adapter.telemetry.own_log import OwnLog
-from adapter.telemetry.rotated_files import CHUNK, CHUNK_LINES
+from adapter.telemetry.rotated_files import CHUNK, CHUNK_LINES, LOOKS
 from adapter.telemetry.tailer import Limits, Tailer
 from deploy.local.task import RotatedLog
 from tests.output import Output
@@ -38,10 +38,15 @@ class Log:
         with (self.directory / f"tfs.{name}.{number}").open("ab") as file:
             file.write(data)
 
-    def tailer(self, limits: Limits | None = None) -> Tailer:
+    def tailer(self, limits: Limits | None = None, allocation: str = "") -> Tailer:
         said = OwnLog(self.directory / "adapter.stdout").said()
         return Tailer(
-            self.directory, self.stream, lambda model, text: self.failures.append((model, text)), limits, said
+            self.directory,
+            self.stream,
+            lambda model, text: self.failures.append((model, text)),
+            limits,
+            said,
+            allocation,
         )
 
     def publish(self, size: int | None = None) -> None:
@@ -370,3 +375,63 @@ def test_a_failed_load_is_reported_with_tensorflow_servings_words(log: Log) -> N
     assert log.failures == [
         ("m", "Loading servable: {name: m version: 1} failed: OUT_OF_RANGE: Read less bytes than requested")
     ]
+
+
+def test_a_note_of_files_that_are_not_there_is_no_reason_to_wait_for_them(log: Log) -> None:
+    log.checkpoint.write_text(json.dumps({"stderr": {"number": 7, "inode": 1, "offset": 100}}))
+    log.write(line(0))
+    assert numbers(log.read()) == [0]
+
+
+async def test_files_that_come_after_such_a_note_are_read_from_the_first(log: Log) -> None:
+    log.checkpoint.write_text(json.dumps({"stderr": {"number": 7, "inode": 1, "offset": 100}}))
+    running = log.tailer()
+    assert not await running._turn()
+    log.write(line(0))
+    running.finish(60)
+    assert numbers(log.records) == [0]
+
+
+def test_a_note_that_came_with_the_disk_of_another_allocation_does_not_count(log: Log) -> None:
+    log.write(line(0))
+    log.tailer(allocation="first").finish(60)
+    log.write(line(1))
+    log.tailer(allocation="first").finish(60)
+    assert numbers(log.records) == [0, 1]
+    log.tailer(allocation="second").finish(60)
+    assert numbers(log.records) == [0, 1, 0, 1]
+
+
+async def test_a_gap_in_front_of_it_does_not_stop_it_and_is_said(log: Log) -> None:
+    """The next file is removed before it is seen, and the one that is read is still there."""
+    running = log.tailer()
+    log.write(line(1), number=1)
+    await running._turn()
+    log.write(line(3), number=3)
+    for _ in range(LOOKS + 3):
+        await running._turn()
+    assert numbers(log.records) == [1, 3]
+    running.finish(60)
+    (lost,) = [record for record in log.records if record["attributes"].get("event.name") == "tandem.tfs_log.lost"]
+    assert lost["attributes"]["tandem.tfs_log.files_lost"] == 1
+
+
+async def test_the_last_words_of_a_process_are_said_without_their_end_and_once(log: Log) -> None:
+    running = log.tailer()
+    log.write(line(0) + "2026-11-22 13:57:24.343859: F a.cc:1] number 1")
+    for _ in range(PATIENCE + 2):
+        await running._turn()
+    assert numbers(log.records) == [0, 1]
+    assert log.records[-1]["attributes"]["log.record.truncated"] is True
+    log.write("\n" + line(2))
+    running.finish(60)
+    assert log.bodies == ["number 0", "number 1", "number 2"]
+    log.tailer().finish(60)
+    assert log.bodies == ["number 0", "number 1", "number 2"]
+
+
+def test_a_line_that_is_left_to_the_next_adapter_is_told_of(log: Log) -> None:
+    log.write(line(0) + "2026")
+    log.read()
+    assert log.records[-1]["attributes"]["event.name"] == "tandem.tfs_log.unfinished"
+    assert log.records[-1]["attributes"]["tandem.tfs_log.bytes_left"] == 4

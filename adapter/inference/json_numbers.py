@@ -1,16 +1,15 @@
 """JSON text of nested lists of numbers straight to arrays: simdjson reads the numbers, this checks all around them.
 
-simdjson's `as_buffer` flattens ragged lists without a word. So the text less its numbers, its *skeleton*, is compared
-with the skeleton of the only shape it can have (`[[,],[,],[,]]` is (3, 2)), and the numbers are counted. Large texts
-are cut at commas, and every piece is parsed as a document of its own with the lists that are open at its ends closed.
+simdjson's `as_buffer` flattens ragged lists without a word. So the shape is that of the text's skeleton (`json_skeleton`)
+and the numbers are counted; or, where lists are few and long, simdjson is asked for the length of each. Large texts are
+cut at commas, and every piece is parsed as a document of its own with the lists that are open at its ends closed.
 
 The parser is one for all: to be used from one thread, the event loop's.
 """
 
 import math
 from collections.abc import Generator, Mapping
-from functools import lru_cache
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 import orjson
@@ -18,6 +17,7 @@ import simdjson
 
 from adapter.inference.conversion import element_type, elements, listed, out_of_range, paired, range_of, unpaired
 from adapter.inference.json_ragged import irregularity
+from adapter.inference.json_skeleton import contents, shape_of, skeleton
 from adapter.inference.json_words import with_words, without_words
 from adapter.inference.tensor import (
     BFLOAT16,
@@ -40,17 +40,14 @@ from adapter.inference.tensor import (
     Shape,
 )  # fmt: skip
 
-# All that a number or white space is made of. What is left of a list of lists of numbers is brackets and commas.
-NUMERIC = b"0123456789+-.eE \t\r\n"
-# Text handled in one go: about 1 ms for the skeleton, 2 ms for the numbers.
+# Text handled in one go: about 1 ms for the skeleton, 3 ms for the numbers.
 PIECE = 1 << 20
 # A number longer than this is not one, or has much white space around it.
 _LONGEST = 1 << 10
 # Up to this length orjson and a Python list are faster: 10 numbers in 1.8 against 2.8 us, 100 in 6.6 against 5.3 us.
-_SHORT = 640
-# Skeletons up to this length are looked up, longer ones compared: hashing is cheaper than building an equal one only here.
-_REMEMBERED = 4096
-_MAX_RANK = 64
+SHORT = 640
+# Bytes of text for each list from which on it is faster to ask simdjson for the length of every list.
+LONG_LISTS = 128
 
 Code = Literal["d", "i", "u"]
 _NUMPY: Mapping[Code, np.dtype[Any]] = {"d": np.dtype("<f8"), "i": np.dtype("<i8"), "u": np.dtype("<u8")}
@@ -64,39 +61,8 @@ _CODES: Mapping[int, Code] = {
 _IEEE = frozenset(dtype.number for dtype in (FLOAT, DOUBLE, HALF))
 
 _PARSER: Any = simdjson.Parser()
-
-
-def shape_of(skeleton: bytes) -> Shape | None:
-    """The shape of the lists with this skeleton (of a bare number: none), None if ragged or not of numbers alone.
-
-    A list without comma has one value or none, the skeleton can't tell: its size is given as 1.
-    """
-    return _known_shape(skeleton) if len(skeleton) < _REMEMBERED else _shape(skeleton)
-
-
-def _shape(skeleton: bytes) -> Shape | None:
-    depth = len(skeleton) - len(skeleton.lstrip(b"["))
-    if depth > _MAX_RANK:
-        return None
-    shape = []
-    element = b""
-    closed = 0
-    for level in reversed(range(depth)):
-        # The first list of a level opens at index `level`; it closes where that many brackets first close in a row.
-        # (The outermost at the end, or the comparison below fails.)
-        closed = skeleton.find(b"]" * (depth - level), closed) if level else len(skeleton) - depth
-        if closed < 0:
-            return None
-        inside = closed + depth - level - 1 - (level + 1)
-        size, rest = divmod(inside + 1, len(element) + 1)
-        if rest or not size:
-            return None
-        shape.append(size)
-        element = b"[%b]" % ((element + b",") * size)[:-1]
-    return tuple(reversed(shape)) if element == skeleton else None
-
-
-_known_shape = lru_cache(1024)(_shape)
+# What it raises: no JSON, no list, something in it that is neither a number nor a list, a number that the type can't hold.
+_NOT_NUMBERS = (ValueError, TypeError, RuntimeError, AttributeError)
 
 
 class Careful(Protocol):
@@ -109,23 +75,59 @@ class Careful(Protocol):
         """What is wrong at an index of the lists."""
 
 
+class _Piece(NamedTuple):
+    """A range of a large text, its skeleton, and how many more lists it opens than it closes."""
+
+    start: int
+    stop: int
+    outline: bytes
+    opened: int
+
+
 def numbers_at_once(text: bytes, dtype: DType) -> Array | None:
     """The number, or the lists of numbers, that a text is; None if anything in it takes more care."""
     code = _CODES.get(dtype.number)
     if code is None:
         return None
-    skeleton = text.translate(None, NUMERIC)
-    shape = shape_of(skeleton)
+    if len(text) > SHORT and (lists := text.count(b"[")) and lists * LONG_LISTS <= len(text):
+        return _in_few_lists(text, lists, code, dtype)
+    outline = skeleton(text)
+    shape = shape_of(outline)
     if shape is None:
         return None
-    if len(text) <= _SHORT and dtype.number in _IEEE:
+    if len(text) <= SHORT and dtype.number in _IEEE:
         try:
             return listed(orjson.loads(text), dtype)
         except ValueError:  # no JSON, or empty lists beside lists of one
             return None
-    values = _parsed(text if skeleton else b"[%b]" % text, code)
+    values = _parsed(text if outline else b"[%b]" % text, code)
     array = None if values is None else elements(values, dtype)
     return None if array is None else _shaped(array, shape, dtype)
+
+
+def _in_few_lists(text: bytes, lists: int, code: Code, dtype: DType) -> Array | None:
+    """The same of a text with so many opening brackets: all are lists, for `as_buffer` takes nothing but lists and numbers."""
+    shape: list[int] = []
+    try:
+        # Nothing of the parser's may be alive when it is used next; it is gone when this returns.
+        document = _PARSER.parse(text)
+        values = np.frombuffer(document.as_buffer(of_type=code), _NUMPY[code])
+        level = [document]
+        while True:
+            sizes = set(map(len, level))
+            if len(sizes) > 1:
+                return None
+            shape += sizes
+            lists -= len(level)
+            if not lists:
+                break
+            if len(level) * shape[-1] > lists:  # some of what is in them are numbers
+                return None
+            level = [inner for outer in level for inner in outer]
+    except _NOT_NUMBERS:
+        return None
+    array = elements(values, dtype)
+    return None if array is None else _shaped(array, tuple(shape), dtype)
 
 
 def numbers(
@@ -146,7 +148,7 @@ def numbers(
     pieces = yield from _pieces(text, start, end, careful is not None)
     if pieces is None:
         return None
-    whole = b",".join([skeleton for _, _, skeleton in pieces])
+    whole = b",".join([piece.outline for piece in pieces])
     shape = shape_of(whole)
     if shape is None:
         if careful is None:
@@ -155,9 +157,9 @@ def numbers(
     yield
     array = np.empty(math.prod(shape), element_type(dtype))
     done = depth = 0
-    for start, stop, skeleton in pieces:
+    for start, stop, _, opened in pieces:
         before = depth
-        depth += _opened(skeleton)
+        depth += opened
         part = _part(b"%b%b%b" % (b"[" * before, text[start:stop], b"]" * depth), dtype, done, shape, careful)
         if part is None or done + len(part) > len(array):
             return None
@@ -172,10 +174,8 @@ def numbers(
     return found
 
 
-def _pieces(
-    text: bytes, start: int, end: int, words: bool
-) -> Generator[None, None, list[tuple[int, int, bytes]] | None]:
-    """Where each piece starts and ends, and its skeleton; None if there is anything but numbers (and their words)."""
+def _pieces(text: bytes, start: int, end: int, words: bool) -> Generator[None, None, list[_Piece] | None]:
+    """The text cut at commas; None if there is anything but numbers (and their words)."""
     pieces = []
     comma = start
     while comma >= 0:
@@ -183,12 +183,14 @@ def _pieces(
         stop = comma if comma >= 0 else end
         if stop - start > 2 * PIECE + _LONGEST:
             return None
-        skeleton = text[start:stop].translate(None, NUMERIC)
-        if words and skeleton.strip(b"[],"):
-            skeleton = without_words(text[start:stop]).translate(None, NUMERIC)
-        if skeleton.strip(b"[],"):
+        outline = skeleton(text[start:stop])
+        found = contents(outline)
+        if words and not found.lists_only:
+            outline = skeleton(without_words(text[start:stop]))
+            found = contents(outline)
+        if not found.lists_only:
             return None
-        pieces.append((start, stop, skeleton))
+        pieces.append(_Piece(start, stop, outline, found.opened))
         start = stop + 1
         yield
     return pieces
@@ -211,17 +213,11 @@ def _part(text: bytes, dtype: DType, first: int, shape: Shape, careful: Careful 
     return part
 
 
-def _opened(skeleton: bytes) -> int:
-    """How many more lists it opens than it closes."""
-    characters = np.frombuffer(skeleton, np.uint8)
-    return int(np.count_nonzero(characters == 0x5B)) - int(np.count_nonzero(characters == 0x5D))
-
-
 def _parsed(text: bytes, code: Code) -> Array | None:
     try:
         # One expression, so that nothing of the parser's is alive when it is used next; simdjson forbids that.
         return np.frombuffer(_PARSER.parse(text).as_buffer(of_type=code), _NUMPY[code])
-    except (ValueError, TypeError, RuntimeError, AttributeError):
+    except _NOT_NUMBERS:
         return None
 
 

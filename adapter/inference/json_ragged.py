@@ -1,4 +1,4 @@
-"""Where lists stop being like the first one: said of a skeleton (`json_numbers`), however long, without parsing it."""
+"""Where lists stop being like the first one: said of a skeleton (`json_skeleton`), however long, without parsing it."""
 
 import numpy as np
 

@@ -47,21 +47,24 @@ def refusal(body: bytes | str, wanted: Signature = X) -> str:
 
 
 class pieces_of:  # noqa: N801 - a context manager for property tests, which function-scoped fixtures don't suit
-    """Bodies are read as large ones are, in pieces of so many bytes; with None, as small ones are."""
+    """Bodies are read in the ways that large ones are, in pieces of so many bytes; with None, as small ones are."""
 
     def __init__(self, size: int | None) -> None:
-        self.size = size
+        self._patch = pytest.MonkeyPatch()
+        self._size = size
 
     def __enter__(self) -> None:
-        self.before = json_numbers.PIECE, json_in.LARGE, json_parts.CHUNK
-        if self.size is not None:
-            self._set(self.size, 0, self.size)
+        size = self._size
+        if size is not None:
+            for owner, name, value in (
+                (json_numbers, "PIECE", size),
+                (json_numbers, "SHORT", 0),
+                (json_numbers, "LONG_LISTS", 0),
+                (json_in, "PIECE", size),
+                (json_in, "LARGE", 0),
+                (json_parts, "CHUNK", size),
+            ):
+                self._patch.setattr(owner, name, value)
 
     def __exit__(self, *_: object) -> None:
-        self._set(*self.before)
-
-    @staticmethod
-    def _set(piece: int, large: int, chunk: int) -> None:
-        json_numbers.PIECE = json_in.PIECE = piece
-        json_in.LARGE = large
-        json_parts.CHUNK = chunk
+        self._patch.undo()

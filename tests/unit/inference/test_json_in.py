@@ -344,6 +344,15 @@ def test_a_body_of_too_many_values_that_are_not_all_numbers_is_refused_unparsed(
         assert re.search("More than 100 values are taken only if", refusal(json.dumps(body)))
 
 
+@pytest.mark.parametrize("wrong", ["1, [2", "[1, [2], 3]", "[[1, 2], [3]]", "[[1, 2], 3]", "[1, true]", "[1, 1e999]"])
+def test_the_parser_is_free_again_after_a_text_that_it_refused(wrong: str) -> None:
+    with pieces_of(1 << 20):
+        assert json_numbers.numbers_at_once(wrong.encode(), FLOAT) is None
+        found = json_numbers.numbers_at_once(b"[[1, 2], [3, 4]]", FLOAT)
+    assert found is not None
+    assert found.tolist() == [[1, 2], [3, 4]]
+
+
 def test_without_a_careful_reader_large_texts_are_read_or_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(json_numbers, "PIECE", 8)
 

@@ -8,11 +8,12 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
-from adapter.inference import json_in, json_numbers, json_ragged
+from adapter.inference import json_in, json_numbers, json_ragged, json_skeleton
 from adapter.inference.tensor import (
     BFLOAT16,
     BOOL,
@@ -77,6 +78,37 @@ def test_numbers_of_every_shape_type_and_layout_come_through_exactly(
         assert found.tobytes() == expected.tobytes()
 
 
+@pytest.mark.parametrize("shape", [(), (7,), (2, 30), (3, 1, 2)])
+@pytest.mark.parametrize(
+    "damage", ["none", "one more", "one less", "in a list of its own", "a list less", "an empty list"]
+)
+def test_long_lists_are_read_if_all_are_as_long(shape: tuple[int, ...], damage: str) -> None:
+    array = np.random.default_rng(2).random((2, *shape, 100)).round(5)
+    value = array.tolist()
+    row = value[1]
+    while isinstance(row[0], list):
+        outer, row = row, row[-1]
+    match damage:
+        case "one more":
+            row.append(1.5)
+        case "one less":
+            row.pop()
+        case "in a list of its own":
+            row[50] = [row[50]]
+        case "a list less":
+            (outer if shape else value).pop()
+        case "an empty list":
+            row.clear()
+    body = json.dumps({"instances": value}).encode()
+    expected = read_or_none(body)
+    if damage == "none" or (damage == "a list less" and not shape):
+        assert expected is not None
+        np.testing.assert_array_equal(tensors(body)["x"].data, expected)
+    else:
+        assert expected is None
+        assert re.match(r"instances\[1\](\[\d+\])*: ", refusal(body))
+
+
 def test_large_bodies_are_read_in_many_short_steps() -> None:
     array = np.random.default_rng(1).random((64, 128, 128)).round(6)
     for value in (array.tolist(), [{"x": item} for item in array.tolist()]):
@@ -128,7 +160,7 @@ def test_the_place_of_a_ragged_list_is_found_in_text_as_in_objects(case: tuple[l
 @given(st.text("[],", min_size=1, max_size=12))
 def test_every_irregular_skeleton_has_something_to_say(text: str) -> None:
     skeleton = text.encode()
-    if json_numbers.shape_of(skeleton) is None:
+    if json_skeleton.shape_of(skeleton) is None:
         index, what = json_ragged.irregularity(skeleton)
         assert what
         assert all(position >= 0 for position in index)
@@ -212,11 +244,15 @@ def fill(item: Any, level: int, shape: list[int], dtype: DType, leaves: list[flo
     leaves.append(item & ((1 << 8 * dtype.numpy.itemsize) - 1))
 
 
-def assert_reads_as_the_slow_reading_does(body: bytes, dtype: DType) -> None:
+def read_or_none(body: bytes, dtype: DType = FLOAT) -> np.ndarray[Any, Any] | None:
     try:
-        expected = read_slowly(body, dtype)
+        return read_slowly(body, dtype)
     except Refused:
-        expected = None
+        return None
+
+
+def assert_reads_as_the_slow_reading_does(body: bytes, dtype: DType) -> None:
+    expected = read_or_none(body, dtype)
     try:
         found = tensors(body, signature(x=dtype))["x"].data
     except BadInput:

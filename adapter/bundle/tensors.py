@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from adapter.inference.tensor import BFLOAT16, Array, DType, Shape, Signature, Tensor, TensorSpec
+from adapter.inference.tensor import BFLOAT16, Array, DType, Shape, Signature, Tensor, TensorSpec, aligned
 
 _DECLARED = re.compile(r"(\w+)(?:\[([\d\s,?-]*)\])?")
 _ALIASES = {"float": "float32", "double": "float64", "half": "float16", "str": "string", "bytes": "string"}
@@ -39,10 +39,12 @@ def to_tensors(given: Mapping[str, Any], signature: Signature, rows: int) -> dic
 
 
 def to_arrays(outputs: Mapping[str, Tensor]) -> dict[str, Array]:
-    """A model's outputs as numpy has them; bfloat16 as float32."""
-    return {
-        name: _widened(tensor.data) if tensor.dtype is BFLOAT16 else tensor.data for name, tensor in outputs.items()
-    }
+    """A model's outputs as numpy has them, on their boundaries; bfloat16 as float32."""
+    arrays = {}
+    for name, tensor in outputs.items():
+        data = aligned(tensor.data)
+        arrays[name] = _widened(data) if tensor.dtype is BFLOAT16 else data
+    return arrays
 
 
 def mismatch(declared: Mapping[str, str], specs: Mapping[str, TensorSpec], what: str) -> str | None:

@@ -13,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 import orjson
 
-from adapter.inference.tensor import BFLOAT16, COMPLEX64, COMPLEX128, HALF, STRING, Array, BadInput, Tensor
+from adapter.inference.tensor import BFLOAT16, COMPLEX64, COMPLEX128, HALF, STRING, Array, BadInput, Tensor, aligned
 
 NonFinite = Literal["tfs", "null", "string"]
 
@@ -175,8 +175,8 @@ def _text(name: str, tensor: Tensor, nonfinite: NonFinite) -> bytes:
 
 
 def plain(tensor: Tensor) -> Array:
-    """The tensor's numbers in a type that JSON writers know; complex numbers get a last dimension of two."""
-    data = tensor.data
+    """The tensor's numbers as JSON writers know them, on their boundary; complex numbers get a last dimension of two."""
+    data = aligned(tensor.data)
     if tensor.dtype.number not in _REWRITTEN:
         return data
     if tensor.dtype is BFLOAT16:

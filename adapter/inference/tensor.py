@@ -72,6 +72,7 @@ class BadInput(ValueError):
 class Tensor:
     """A dense tensor: `data` is C-contiguous, of `dtype.numpy`, of shape `shape`; strings are an object array of `bytes`.
 
+    Numbers that lie in a message may be off their boundary there, which numpy minds little, and others much (`aligned`).
     Nobody changes one once it is made; not a frozen dataclass only because those take three times as long to make.
     """
 
@@ -82,6 +83,11 @@ class Tensor:
     def shape(self) -> Shape:
         shape: Shape = self.data.shape
         return shape
+
+
+def aligned(array: Array) -> Array:
+    """The array on the boundary of its type: itself, or a copy."""
+    return array if array.flags.aligned else array.copy()
 
 
 @dataclass(frozen=True, slots=True)

@@ -98,9 +98,8 @@ def _is_fixed_width(dtype: DType) -> bool:
 
 
 def in_place(data: bytes, dtype: DType, shape: Shape, start: int) -> Array:
-    """The numbers that lie in a message as in memory; copied only if they are off their boundary (orjson minds)."""
-    array: Array = np.ndarray(shape, dtype.numpy, data, start)
-    return array if array.flags.aligned else array.copy()
+    """The numbers that lie in a message as in memory."""
+    return np.ndarray(shape, dtype.numpy, data, start)
 
 
 @lru_cache(4096)

@@ -104,7 +104,7 @@ _MOST_FRAMES = 1024
 def predict_response(data: bytes) -> tuple[dict[str, Tensor], int]:
     """The outputs of an encoded `PredictResponse` and the model version that made them; ValueError if malformed.
 
-    Numbers are not copied where they lie on their own boundaries; such arrays are read-only.
+    Numbers are not copied where they lie as in memory; such arrays are read-only, and may be off their boundary.
     """
     return _as_before(data) or at_once(_read_response(data))
 

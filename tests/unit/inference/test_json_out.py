@@ -54,6 +54,15 @@ def test_one_output_is_a_bare_value_in_both_formats() -> None:
     assert columns(y=tensor(FLOAT, 6)) == 6.0
 
 
+@pytest.mark.parametrize("dtype", [FLOAT, DOUBLE, INT64, COMPLEX64, HALF, BFLOAT16], ids=lambda dtype: dtype.name)
+def test_numbers_off_their_boundary_are_written_like_others(dtype: DType) -> None:
+    y = tensor(dtype, [[1, 2, 3], [4, 5, 6]])
+    off = Tensor(dtype, np.ndarray(y.shape, dtype.numpy, b"?" + y.data.tobytes(), 1))
+    assert off.data.flags.aligned == (dtype.numpy.alignment == 1)
+    assert json_out.predictions({"y": off}, row=True) == json_out.predictions({"y": y}, row=True)
+    assert run(json_out.predictions_in_steps({"y": off}, row=True))[1] == json_out.predictions({"y": y}, row=True)
+
+
 def test_several_outputs_are_named() -> None:
     outputs = {"a": tensor(FLOAT, [1, 2]), "b": tensor(INT64, [[3], [4]]), 'odd "%d"': tensor(STRING, [b"x", b"y"])}
     assert columns(**outputs) == {"a": [1, 2], "b": [[3], [4]], 'odd "%d"': ["x", "y"]}

@@ -120,6 +120,20 @@ def test_an_answer_with_typed_values_is_read_exactly(outputs: dict[str, Tensor],
     assert all(same(found[name], outputs[name]) for name in outputs)
 
 
+@pytest.mark.parametrize("name", ["y", "yy", "yyy", "yyyy"])
+@pytest.mark.parametrize("times", ["first", "again"])
+def test_numbers_are_used_where_they_lie_even_off_their_boundary(name: str, times: str) -> None:
+    content = np.arange(6, dtype=np.float32)
+    proto = tensorflow_pb2.TensorProto(dtype=FLOAT.number, tensor_content=content.tobytes())
+    proto.tensor_shape.dim.add(size=6)
+    message = answer({name: proto})
+    if times == "again":
+        only(message)
+    found = only(message).data
+    assert np.shares_memory(found, np.frombuffer(message, np.uint8))
+    np.testing.assert_array_equal(found, content)
+
+
 @given(tensors())
 def test_an_answer_with_tensor_content_is_read_exactly(tensor: Tensor) -> None:
     proto = typed_proto(tensor)

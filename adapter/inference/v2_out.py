@@ -46,7 +46,7 @@ def response_in_steps(
                 contents = yield from _strings_as_binary(tensor)
             size = sum([memoryview(content).nbytes for content in contents])
             parts.append(b',"parameters":{"binary_data_size":%d}}' % size)
-            binary += contents
+            binary += contents or [b""]  # a tensor without strings is binary data all the same
         else:
             parts += (b',"data":', (yield from _as_json(name, tensor)), b"}")
     parts.append(b"]}")

@@ -495,6 +495,7 @@ def decoded(body: bytes, json_length: int | None) -> dict[str, Tensor]:
 
 
 @given(st.lists(st.tuples(any_tensor(finite=True), st.booleans()), max_size=4))
+@example([(Tensor(STRING, np.empty(0, object)), True)])
 def test_a_response_holds_the_tensors_in_json_or_as_binary_data(outputs: list[tuple[Tensor, bool]]) -> None:
     named = [(f"o{index}", tensor, binary) for index, (tensor, binary) in enumerate(outputs)]
     body, json_length = response(*named)

@@ -4,6 +4,8 @@ import asyncio
 import zlib
 from collections.abc import Mapping
 
+from multidict import MultiMapping
+
 from adapter.exchange import response
 from adapter.http.answer import Answer
 
@@ -18,13 +20,16 @@ def worth_encoding(accepted: str, body: bytes) -> bool:
     return accepted in _CODINGS and len(body) >= _LEAST
 
 
-async def encoded(accepted: str, body: bytes, headers: Mapping[str, str]) -> Answer:
+async def encoded(asked: MultiMapping[str], body: bytes, headers: Mapping[str, str]) -> Answer:
     """The answer 200, compressed if it is large and the client accepts one single coding (`Accept-Encoding: gzip`).
+
+    `asked` are the request's headers.
 
     That is how a client says it wants one; lists of codings are what HTTP libraries send by default, and to compress
     tensors takes more time than to send them.
     """
-    if not worth_encoding(accepted, body):
+    accepted = asked.get("Accept-Encoding", "")
+    if not worth_encoding(accepted, body) or len(asked.getall("Accept-Encoding")) > 1:
         return response(200, body, headers)
     compressed = await asyncio.to_thread(zlib.compress, body, 1, _CODINGS[accepted])
     return response(200, compressed, {**headers, "Content-Encoding": accepted, "Vary": "Accept-Encoding"})

@@ -21,7 +21,9 @@ from adapter.telemetry.metrics import ACCESS_DENIED, BODY_BYTES
 from adapter.telemetry.traces import Trace, Trip
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
-_GRPC_TIMEOUT = re.compile(r"(\d{1,8})([HMSmun])")
+# float() and \d know more spellings of digits than these protocols do.
+_SECONDS = re.compile(r"(?=[0-9.]{1,32}\Z)(?:[0-9]+\.?[0-9]*|\.[0-9]+)")
+_GRPC_TIMEOUT = re.compile(r"([0-9]{1,8})([HMSmun])")
 _GRPC_UNITS = {"H": 3600.0, "M": 60.0, "S": 1.0, "m": 1e-3, "u": 1e-6, "n": 1e-9}
 # Chunks of a body that are kept as they came before they are joined: an object a chunk is much where a chunk is a byte.
 _TOGETHER = 64
@@ -124,10 +126,7 @@ class Exchange:
             return
         now = asyncio.get_running_loop().time()
         if seconds is not None:
-            try:
-                limit = float(seconds)
-            except ValueError:
-                limit = -1.0
+            limit = float(seconds) if _SECONDS.fullmatch(seconds) else -1.0
             if not 0 < limit < 1e6:
                 raise Refused(400, f"X-Request-Timeout: expected seconds above 0, found {seconds[:32]!r}")
             self.deadline = min(self.deadline, now + limit)

@@ -18,7 +18,7 @@ MAX_VERDICTS = 4096
 _MAPPED = IPv6Network("::ffff:0:0/96")
 # RFC 7239 §4: token or quoted-string; commas and semicolons inside quotes do not separate.
 _PAIR = re.compile(r'\s*([!#$%&\'*+.^_`|~0-9A-Za-z-]+)=("(?:[^"\\]|\\.)*"|[^\s",;]*)\s*')
-_PORT = re.compile(r"(\d{1,3}(?:\.\d{1,3}){3}):\d{1,5}|\[([0-9A-Fa-f:.]+)\](?::\d{1,5})?")
+_PORT = re.compile(r"(\d{1,3}(?:\.\d{1,3}){3}):\d{1,5}|\[([0-9A-Fa-f:.]+)\](?::\d{1,5})?", re.ASCII)
 
 
 class Headers(Protocol):

@@ -22,4 +22,4 @@ class Predict:
         body = await self._bodies.read(exchange, self._max_body)
         exchange.lap("read")
         answer = await self._service.answer(exchange, headers.get("Content-Type", ""), body)
-        return await encoded(headers.get("Accept-Encoding", ""), answer, _JSON)
+        return await encoded(headers, answer, _JSON)

@@ -115,7 +115,7 @@ class Changes:
         if rest:
             headers["Link"] = f'<{content["next"]}>; rel="next"'
         body = orjson.dumps({**content, "as_of": rfc3339(self._read_at) if self._read_at else None})
-        if _matches(exchange.request.headers.get("If-None-Match"), tag):
+        if _matches(",".join(exchange.request.headers.getall("If-None-Match", ())), tag):
             return response(304, body, headers)
         return response(200, body, headers)
 
@@ -173,10 +173,8 @@ def _next(limit: int, after: str) -> str:
     return f"changes?{urlencode({'limit': limit, 'after': after})}"
 
 
-def _matches(condition: str | None, tag: str) -> bool:
+def _matches(condition: str, tag: str) -> bool:
     """RFC 9110 §13.1.2, by weak comparison."""
-    if condition is None:
-        return False
     return condition.strip() == "*" or tag.removeprefix("W/") in {
         one.strip().removeprefix("W/") for one in condition.split(",")
     }

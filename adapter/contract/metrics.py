@@ -19,7 +19,7 @@ class Metrics:
 
     async def __call__(self, exchange: Exchange) -> Answer:
         """Prometheus text, or OpenMetrics where `Accept` asks for it."""
-        content_type = exposition.chosen(exchange.request.headers.get("Accept", ""))
+        content_type = exposition.chosen(",".join(exchange.request.headers.getall("Accept", ())))
         theirs = await self._scraper.families() if self._scraper else ()
         body = metrics.page(content_type)  # after the scrape, whose figures are on it
         body += await self._turns.take(exposition.render(theirs, content_type))

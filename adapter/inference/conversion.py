@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from adapter.inference.tensor import BFLOAT16, FLOAT, HALF, Array, DType
+from adapter.inference.tensor import BFLOAT16, FLOAT, HALF, Array, DType, Shape
 
 # A double too large for float32 becomes infinite, as in TFS, without a warning; errstate would cost 2 µs each time.
 _QUIETLY: Any = contextvars.copy_context()
@@ -49,15 +49,22 @@ def element_type(dtype: DType) -> np.dtype[Any]:
 
 
 def paired(parts: Array, dtype: DType) -> Array | None:
-    """Complex numbers from pairs of parts, None if the last dimension holds anything else."""
+    """Complex numbers from pairs of parts, None if the last dimension holds anything else, but none of them from no parts."""
+    if parts.ndim and parts.shape[-1] == 0:
+        return np.empty(parts.shape, dtype.numpy)
     if not parts.ndim or parts.shape[-1] != 2:
         return None
     return parts.view(dtype.numpy).reshape(parts.shape[:-1])
 
 
 INT32_RANGE = (-(1 << 31), (1 << 31) - 1)
-# As TFS has it, the narrow integers are held to int32's range and then cut to their width.
-_RANGES = {"uint32": (0, (1 << 32) - 1), "int64": (-(1 << 63), (1 << 63) - 1), "uint64": (0, (1 << 64) - 1)}
+# As TFS has it, the narrow integers are held to int32's range and then cut to their width; uint16 it does not take at all.
+_RANGES = {
+    "uint16": (0, (1 << 16) - 1),
+    "uint32": (0, (1 << 32) - 1),
+    "int64": (-(1 << 63), (1 << 63) - 1),
+    "uint64": (0, (1 << 64) - 1),
+}
 
 
 def range_of(dtype: DType) -> tuple[int, int]:
@@ -71,9 +78,11 @@ def out_of_range(value: int, dtype: DType) -> str:
     return f"JSON Value: {value} Type: Number is not of expected type: {dtype.name} (from {low} to {high})"
 
 
-def unpaired(dtype: DType) -> str:
-    """What is said of anything but pairs for a complex dtype."""
-    return f"a {dtype.name} value is written as a pair [real, imaginary]"
+def unpaired(shape: Shape, first: Any, dtype: DType) -> tuple[Shape, str]:
+    """The index of the first thing that should be a pair, and what is said of it; `first` is the first value of all."""
+    found = f"a list of {shape[-1]}" if len(shape) > 1 else str(first)
+    expected = f"expected a {dtype.name} value as a pair [real, imaginary], found {found}"
+    return (0,) * (len(shape) - 1 if len(shape) > 1 else len(shape)), expected
 
 
 def _integers(values: Array, dtype: DType) -> Array | None:

@@ -168,9 +168,9 @@ def numbers(
         yield
     found = _shaped(array[:done], shape, dtype)
     if found is None and careful is not None:
-        raise careful.mistake(
-            (), unpaired(dtype) if done == len(array) else f"expected {len(array)} values, got {done}"
-        )
+        if done == len(array):
+            raise careful.mistake(*unpaired(shape, array[0], dtype))
+        raise careful.mistake((), f"expected {len(array)} values, got {done}")
     return found
 
 

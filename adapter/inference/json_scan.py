@@ -103,8 +103,9 @@ def _each_key_stands_once(tree: Any, body: bytes) -> bool:
 
 
 def _scan(body: bytes, whole: bool) -> Any:
+    text = body.decode("utf-8-sig", "surrogateescape")
+    given = text
     try:
-        text = body.decode("utf-8-sig", "surrogateescape")
         if "Inf" in text or "-NaN" in text:
             text = _WORDS.sub(_standard_word, text)
         start = _SPACE.match(text).end()  # type: ignore[union-attr]  # it matches everything
@@ -117,7 +118,7 @@ def _scan(body: bytes, whole: bool) -> Any:
         if _SURROGATE.search(text) and not _is_unicode(json.dumps(tree, ensure_ascii=False)):
             raise BadInput("JSON Parse error: The surrogate pair in string is invalid.")
     except json.JSONDecodeError as error:
-        raise BadInput(f"JSON Parse error: {error.msg} at offset: {error.pos}") from None
+        raise BadInput(f"JSON Parse error: {error.msg} at offset: {_before_words(given, error.pos)}") from None
     except (RecursionError, MemoryError):
         raise BadInput(TOO_DEEP) from None
     return tree
@@ -137,6 +138,16 @@ def _standard_word(match: re.Match[str]) -> str:
     if word[0] == '"':
         return word
     return "NaN" if word == "-NaN" else "-Infinity" if word[0] == "-" else "Infinity"
+
+
+def _before_words(text: str, position: int) -> int:
+    """Where in a text that stands which is at a position once its words are standard ones."""
+    grown = 0
+    for match in _WORDS.finditer(text):
+        if match.start() + grown >= position:
+            break
+        grown += len(_standard_word(match)) - len(match[0])
+    return position - grown
 
 
 def _float(text: str) -> float:

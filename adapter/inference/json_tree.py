@@ -55,8 +55,16 @@ def _from_rows(rows: list[Any], inputs: Mapping[str, TensorSpec]) -> dict[str, T
     check_rows(rows, 0, objects, inputs)
     if not objects:
         ((name, spec),) = inputs.items()
-        return {name: tensor(rows, spec.dtype, path_from("instances"))}
-    return {name: tensor([row[name] for row in rows], spec.dtype, path_in_rows(name)) for name, spec in inputs.items()}
+        return {name: _rows(rows, spec.dtype, path_from("instances"))}
+    return {name: _rows([row[name] for row in rows], spec.dtype, path_in_rows(name)) for name, spec in inputs.items()}
+
+
+def _rows(rows: list[Any], dtype: DType, path: Path) -> Tensor:
+    found = tensor(rows, dtype, path)
+    if not found.data.ndim:  # two rows, each a bare number, look like one pair
+        index, what = unpaired((2,), rows[0], dtype)
+        raise BadInput(f"{path(index)}: {what}")
+    return found
 
 
 def check_rows(rows: list[Any], first: int, objects: bool, inputs: Mapping[str, TensorSpec]) -> None:
@@ -135,7 +143,8 @@ def array(leaves: list[Any], shape: Shape, dtype: DType, path: Path) -> Array:
         return values
     found = converted(values, dtype)
     if found is None:
-        raise BadInput(f"{path(())}: {unpaired(dtype)}")
+        index, what = unpaired(shape, leaves[0], dtype)
+        raise BadInput(f"{path(index)}: {what}")
     return found
 
 

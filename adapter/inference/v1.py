@@ -15,6 +15,7 @@ from adapter.encoding import encoded, worth_encoding
 from adapter.errors import Refused
 from adapter.exchange import Bodies, Exchange, response
 from adapter.http.answer import Answer
+from adapter.http.prefer import preferred
 from adapter.http.request import Request
 from adapter.inference import examples, json_in, json_out
 from adapter.inference.calls import CLASSIFY, METADATA, REGRESS, STATUS
@@ -28,11 +29,13 @@ from adapter.telemetry.traces import Trip
 # never the end of a model's name. It isn't quoted: it may hold a secret, and errors are logged.
 _POST = re.compile(
     r"(?i:/v1/models)/(?P<model>[^/:?]+)(?:/(?i:versions)/(?P<version>\d+)|/(?i:labels)/(?P<label>[^/:?]+))?"
-    r":(?P<verb>classify|regress|predict)"
+    r":(?P<verb>classify|regress|predict)",
+    re.ASCII,
 )
 _GET = re.compile(
     r"(?i:/v1/models)(?:/(?P<model>[^/:?]+))?(?:/(?i:versions)/(?P<version>\d+)|/(?i:labels)/(?P<label>[^/:?]+))?"
-    r"(?P<verb>/(?i:metadata))?"
+    r"(?P<verb>/(?i:metadata))?",
+    re.ASCII,
 )
 _INT64_MAX = (1 << 63) - 1
 _JSON = {"Content-Type": "application/json"}
@@ -100,20 +103,23 @@ class V1:
         exchange.route = target.route
         exchange.ask_for(target.servable.model)
         exchange.honour_timeout()
+        nonfinite = _nonfinite(exchange)
         if target.verb == "predict":
-            body = await self._predict(exchange, target.servable)
+            body = await self._predict(exchange, target.servable, nonfinite)
         elif target.verb == "status":
             body = await self._status(target.servable, exchange)
         elif target.verb == "metadata":
             body = await self._metadata(target.servable, exchange)
         else:
-            body = await self._examples(exchange, target)
-        accepted = request.headers.get("Accept-Encoding", "")
-        if worth_encoding(accepted, body):
-            return await encoded(accepted, body, self._headers)
-        return Answer(200, body, self._headers)
+            body = await self._examples(exchange, target, nonfinite)
+        headers = self._headers
+        if nonfinite != "tfs":
+            headers = {**headers, "Preference-Applied": f"nonfinite={nonfinite}"}
+        if worth_encoding(request.headers.get("Accept-Encoding", ""), body):
+            return await encoded(request.headers, body, headers)
+        return Answer(200, body, headers)
 
-    async def _predict(self, exchange: Exchange, servable: Servable) -> bytes:
+    async def _predict(self, exchange: Exchange, servable: Servable, nonfinite: json_out.NonFinite) -> bytes:
         plane = self._plane
         body = await self._bodies.read(exchange)
         exchange.lap("read")
@@ -132,7 +138,6 @@ class V1:
         prediction = await plane.predict(endpoint, inputs, exchange.deadline, exchange.trace)
         exchange.rode(prediction.trip)
         exchange.served_by(servable.model, prediction.version)
-        nonfinite = _nonfinite(exchange.request.headers)
         outputs = prediction.outputs
         if json_out.size(outputs.values()) < LARGE:
             answer = json_out.predictions(outputs, parsed.row, nonfinite)
@@ -175,10 +180,9 @@ class V1:
     async def _ask(self, path: str, request: bytes, exchange: Exchange) -> bytes:
         return await self._plane.calls.call(path, request, exchange.deadline, Trip((exchange.trace,)))
 
-    async def _examples(self, exchange: Exchange, target: Target) -> bytes:
+    async def _examples(self, exchange: Exchange, target: Target, nonfinite: json_out.NonFinite) -> bytes:
         """Classify and regress."""
         path, decode = _EXAMPLES[target.verb]
-        nonfinite = _nonfinite(exchange.request.headers)
         body = await self._bodies.read(exchange)
         exchange.lap("read")
         request = await self._done(examples.request(body, target.servable.spec()), len(body), exchange)
@@ -200,16 +204,13 @@ class V1:
         return response(200 if re.search("https?://", request.headers.get("Origin", "")) else 400, b"", headers)
 
 
-def _nonfinite(headers: Mapping[str, str]) -> json_out.NonFinite:
-    """How NaN and infinities are written: `Prefer: nonfinite=null` or `=string` (RFC 7240), else as TFS does."""
-    preferred = headers.get("Prefer", "")
-    if "nonfinite" not in preferred:
-        return "tfs"
-    match = re.search(r'(?:^|,)\s*nonfinite\s*=\s*"?(null|string|tfs)"?\s*(?:[,;]|$)', preferred[:1024])
-    if match is None:
-        raise Refused(400, "Prefer: nonfinite: expected null, string or tfs")
-    found: json_out.NonFinite = match[1]  # type: ignore[assignment]
-    return found
+def _nonfinite(exchange: Exchange) -> json_out.NonFinite:
+    """How NaN and infinities are written: as `Prefer: nonfinite=null` or `=string` asks, else as TFS does.
+
+    A value that is neither is no reason to refuse (RFC 7240 §2); the answer's Preference-Applied says what was done.
+    """
+    found = preferred(exchange.request.headers, "nonfinite")
+    return "null" if found == "null" else "string" if found == "string" else "tfs"
 
 
 def _json(value: object) -> bytes:

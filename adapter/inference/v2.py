@@ -125,7 +125,7 @@ class V2:
         about: Mapping[str, str] = _JSON
         if json_length is not None:
             about = {"Content-Type": "application/octet-stream", v2_in.HEADER_LENGTH: str(json_length)}
-        return await encoded(headers.get("Accept-Encoding", ""), body, about)
+        return await encoded(headers, body, about)
 
     async def _done(self, steps: Generator[None, None, T], text_size: int, exchange: Exchange) -> T:
         """The result of steps; they take turns with others if there is much to read or to write value by value."""

@@ -54,7 +54,7 @@ def _weight(parameters: Iterable[str]) -> float:
     for parameter in parameters:
         name, _, value = parameter.partition("=")
         if name == "q":
-            return float(value) if re.fullmatch(r"[01](\.\d{0,3})?", value) else 0.0  # RFC 9110 §12.4.2
+            return float(value) if re.fullmatch(r"[01](\.[0-9]{0,3})?", value) else 0.0  # RFC 9110 §12.4.2
     return 1.0
 
 

@@ -134,7 +134,8 @@ class Tracer:
     def begin(self, headers: MultiMapping[str]) -> Trace | None:
         """The trace of a request with these headers; None if it has none."""
         given = headers.get("traceparent") if self._tracecontext else None
-        if given is not None and (found := _TRACEPARENT.fullmatch(given)) is not None:
+        # Of two parents, neither is to be believed.
+        if given is not None and len(headers.getall("traceparent")) == 1 and (found := _TRACEPARENT.fullmatch(given)):
             version, trace_id, parent, flags, more = found.groups()
             if version != "ff" and not (version == "00" and more) and trace_id != _NO_TRACE and parent != _NO_SPAN:
                 return self._continue(headers, trace_id, parent, bool(int(flags, 16) & 1))

@@ -176,7 +176,19 @@ def test_a_deadline_that_passes_at_tensorflow_serving_is_504(adapter: Adapter) -
         assert adapter.request("POST", PATH, slow, headers).status == 504
 
 
-@pytest.mark.parametrize("headers", [{"X-Request-Timeout": "soon"}, {"X-Request-Timeout": "-1"}, {"grpc-timeout": "1"}])
+@pytest.mark.parametrize(
+    "headers",
+    [
+        *[
+            {"X-Request-Timeout": wrong}
+            for wrong in ("soon", "-1", "1_0", "+1", "0", "1e1", "nan", "inf", "0x1", "1.2.3", "1000000")
+        ],
+        *[
+            {"grpc-timeout": wrong}
+            for wrong in ("1", "1s", "S", "123456789S", "+1S", "\u0663S".encode().decode("latin-1"))
+        ],
+    ],
+)
 def test_a_deadline_that_cannot_be_read_is_400_and_named(adapter: Adapter, headers: dict[str, str]) -> None:
     answer = adapter.request("POST", PATH, json.dumps(GOOD), headers)
     assert answer.status == 400

@@ -1,6 +1,7 @@
 """`/v1` is TensorFlow Serving's own REST API: every recorded request gets the recorded status, and the same values."""
 
 import base64
+import contextlib
 import json
 import math
 from collections.abc import Iterator
@@ -83,12 +84,31 @@ def test_what_tensorflow_serving_refuses_and_this_answers(case: dict[str, Any], 
     assert answer.json == ANSWERED[case["id"]]
 
 
+@pytest.mark.parametrize(("lines", "coding"), [(["gzip"], "gzip"), (["gzip", "br"], None), (["gzip, br"], None)])
+def test_an_answer_is_compressed_for_who_accepts_one_coding(
+    adapter: Adapter, lines: list[str], coding: str | None
+) -> None:
+    body = json.dumps({"instances": [0.5] * 2000}).encode()
+    connection = adapter.connection()
+    with contextlib.closing(connection):
+        connection.putrequest("POST", "/v1/models/half_plus_two:predict", skip_accept_encoding=True)
+        for line in lines:
+            connection.putheader("Accept-Encoding", line)
+        connection.putheader("Content-Length", str(len(body)))
+        connection.endheaders(body)
+        response = connection.getresponse()
+        assert response.read()
+        assert response.getheader("Content-Encoding") == coding
+
+
 def test_a_preference_writes_non_finite_numbers_as_valid_json(adapter: Adapter) -> None:
     body = '{"signature_name": "nonfinite", "inputs": [1, -1, 0]}'
     for preference, values in (("null", [None] * 3), ("string", ["Infinity", "-Infinity", "NaN"])):
         answer = adapter.request("POST", "/v1/models/multi:predict", body, {"Prefer": f"nonfinite={preference}"})
         assert answer.json == {"outputs": values}
+        assert answer.headers["preference-applied"] == f"nonfinite={preference}"
     answer = adapter.request("POST", "/v1/models/multi:predict", body)
     assert answer.body == b'{"outputs":[Infinity,-Infinity,NaN]}'
     answer = adapter.request("POST", "/v1/models/multi:predict", body, {"Prefer": "nonfinite=zero"})
-    assert answer.status == 400
+    assert answer.body == b'{"outputs":[Infinity,-Infinity,NaN]}'
+    assert "preference-applied" not in answer.headers

@@ -159,7 +159,7 @@ def test_a_word_for_a_number_inside_a_string_stays_as_it_is() -> None:
         (INT32, "[-2147483648, 2147483647]", [-(2**31), 2**31 - 1]),
         (UINT8, "[300, -1]", [44, 255]),
         (INT8, "[200]", [-56]),
-        (UINT16, "[65537]", [1]),
+        (UINT16, "[65535]", [65535]),
         (HALF, "[0.1, 1e9]", [0.0999755859375, math.inf]),
         (BFLOAT16, "[1, 1.00390625, 1.01171875, -2]", [0x3F80, 0x3F80, 0x3F82, 0xC000]),
         (BFLOAT16, "[1e39, NaN]", [0x7F80, 0x7FC0]),
@@ -176,8 +176,39 @@ def test_complex_numbers_are_pairs() -> None:
     found = tensors('{"inputs": [[1, 2], [0.5, -1]]}', signature(x=COMPLEX64))["x"].data
     assert found.tolist() == [1 + 2j, 0.5 - 1j]
     assert tensors('{"inputs": [1, 2]}', signature(x=COMPLEX64))["x"].data.tolist() == 1 + 2j
-    for body in ('{"inputs": [1, 2, 3]}', '{"inputs": [true]}', '{"inputs": 1}'):
-        assert refusal(body, signature(x=COMPLEX64)).startswith("inputs")
+    for body, shape in (("[]", (0,)), ("[[], []]", (2, 0)), ("[[[1, 2]]]", (1, 1))):
+        assert tensors(f'{{"inputs": {body}}}', signature(x=COMPLEX64))["x"].data.shape == shape
+
+
+@pytest.mark.usefixtures("pieces")
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ('{"inputs": [1.5]}', "inputs[0]: expected a complex64 value as a pair [real, imaginary], found 1.5"),
+        ('{"inputs": [1, 2, 3]}', "inputs[0]: expected a complex64 value as a pair [real, imaginary], found 1"),
+        ('{"inputs": 1}', "inputs: expected a complex64 value as a pair [real, imaginary], found 1"),
+        (
+            '{"inputs": [[1, 2, 3], [1, 2, 3]]}',
+            "inputs[0]: expected a complex64 value as a pair [real, imaginary], found a list of 3",
+        ),
+        (
+            '{"inputs": [[[1], [2]]]}',
+            "inputs[0][0]: expected a complex64 value as a pair [real, imaginary], found a list of 1",
+        ),
+        ('{"instances": [1, 2]}', "instances[0]: expected a complex64 value as a pair [real, imaginary], found 1"),
+        ('{"instances": [{"x": 1}, {"x": 2}]}', "instances[0].x: expected a complex64 value as a pair"),
+        ('{"inputs": [true]}', "inputs[0]: "),
+    ],
+)
+def test_what_is_no_pair_is_named_with_its_place(body: str, said: str) -> None:
+    assert refusal(body, signature(x=COMPLEX64)).replace("1.0", "1").startswith(said)
+
+
+@pytest.mark.usefixtures("pieces")
+def test_an_offset_is_that_of_the_text_which_was_sent() -> None:
+    for words in ("[Inf, -NaN, -Inf, Infinity, NaN]", '["Inf", "-NaN"]', "[1]", "[Inf, Inf, Inf, Inf, Inf]"):
+        body = f'{{"ünd": {words}, "inputs": [1 2]}}'
+        assert refusal(body).endswith(f"at offset: {body.index('2]')}")
 
 
 @pytest.mark.parametrize(
@@ -188,6 +219,7 @@ def test_complex_numbers_are_pairs() -> None:
         (UINT64, ["-1", "18446744073709551616"]),
         (INT32, ["3000000000", "1.5"]),
         (UINT8, ["3000000000"]),
+        (UINT16, ["-1", "65536", "70000"]),
         (UINT32, ["-1", "4294967296"]),
         (BOOL, ["1", "0.0", '"true"', "null"]),
         (

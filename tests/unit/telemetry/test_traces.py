@@ -187,3 +187,9 @@ def test_both_together_stay_within_what_a_grpc_server_takes() -> None:
     assert long["tracestate"].split(",") == state[: long["tracestate"].count(",") + 1]
     assert all(member.endswith("v" * 220) for member in long["baggage"].split(","))
     assert carried(("baggage", "k=" + "v" * 5000)) == {}
+
+
+def test_of_two_parents_neither_is_believed() -> None:
+    twice = [("traceparent", f"00-{TRACE}-{CALLER}-01"), ("traceparent", f"00-{TRACE}-{'a' * 16}-01")]
+    trace = begun(twice)
+    assert (trace.trace_id == TRACE, trace.parent) == (False, "")

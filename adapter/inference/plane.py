@@ -11,7 +11,11 @@ from adapter.inference.signatures import Endpoint, Servable, Signatures
 from adapter.inference.tensor import STRING
 from adapter.inference.tensor_proto import STRINGS
 from adapter.inference.turns import LARGE, Turns
+from adapter.telemetry.metrics import CALLS_LIMIT, MODEL_CALLS_WAITING
 from adapter.telemetry.traces import Trace, Trip
+
+# Models with series of their own, as many as the scrape of TensorFlow Serving's page knows.
+MAX_LABELLED = 256
 
 
 class DataPlane:
@@ -105,4 +109,7 @@ class DataPlane:
         if limit is None:
             ceiling = min(self._ceiling, self._model_calls.get(model, self._ceiling))
             limit = self._limits[model] = Limit(ceiling, self._max_queue)
+            if len(self._limits) <= MAX_LABELLED:
+                CALLS_LIMIT.labels(model).set_function(lambda: limit.limit)
+                MODEL_CALLS_WAITING.labels(model).set_function(lambda: limit.waiting)
         return limit

@@ -52,6 +52,12 @@ _PHASES = Histogram(
 )
 RETRIES = Counter("tandem_call_retries", "Calls tried again after UNAVAILABLE.", registry=REGISTRY)
 CALLS_WAITING = Gauge("tandem_calls_waiting", "Requests waiting for a call to TensorFlow Serving.", registry=REGISTRY)
+CALLS_LIMIT = Gauge(
+    "tandem_calls_limit", "Predictions of a model that may be in flight now.", ["model"], registry=REGISTRY
+)
+MODEL_CALLS_WAITING = Gauge(
+    "tandem_model_calls_waiting", "Predictions of a model that wait for one of these.", ["model"], registry=REGISTRY
+)
 BATCH_REQUESTS = Histogram(
     "tandem_coalesced_requests",
     "Requests that rode in one coalesced call.",

@@ -46,6 +46,8 @@ def test_both_tasks_figures_are_on_one_page(adapter: Adapter) -> None:
     served = {"http_request_method": "POST", "http_route": "/v1/models/{model}:predict"}
     assert value(page, "http_server_request_duration_seconds_count", **served, http_response_status_code="200") == 1
     assert value(page, PREDICTED, model_name="half_plus_two", status="OK") == 1
+    assert value(page, "tandem_calls_limit", model="half_plus_two") > 0
+    assert value(page, "tandem_model_calls_waiting", model="half_plus_two") == 0
     latency = {"model_name": "half_plus_two", "API": "Predict", "entrypoint": "GRPC"}
     assert value(page, "tensorflow_serving_request_latency_seconds_count", **latency) == 1
     took = value(page, "tensorflow_serving_request_latency_seconds_sum", **latency)

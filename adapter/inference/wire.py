@@ -27,23 +27,15 @@ def model_spec(name: str, version: int | None, label: str | None, signature: str
     return b"".join(parts)
 
 
-def predict_request(spec: bytes, inputs: Mapping[str, Tensor]) -> bytes:
-    """An encoded `PredictRequest`; numbers travel as `tensor_content`, copied once from their arrays."""
-    return at_once(predict_request_in_steps(spec, inputs))
+def predict_request(spec: bytes, inputs: Mapping[str, Tensor], texts: Mapping[str, list[bytes]] | None = None) -> bytes:
+    """An encoded `PredictRequest`; numbers travel as `tensor_content`, copied once from their arrays.
 
-
-def predict_request_in_steps(spec: bytes, inputs: Mapping[str, Tensor]) -> Generator[None, None, bytes]:
-    """The same; yields every few milliseconds where there are many strings."""
+    `texts` are the encoded strings of inputs that hold some.
+    """
     parts: list[Any] = [b"\x0a", varint(len(spec)), spec]
     for name, tensor in inputs.items():
         if tensor.dtype.is_string:
-            items = tensor.data.ravel().tolist()
-            runs = []
-            for start in range(0, len(items), STRINGS):
-                run = items[start : start + STRINGS]
-                runs.append(b"".join([b"\x42%b%b" % (varint(len(item)), item) for item in run]))
-                if start:
-                    yield
+            runs = [_strings(tensor.data.ravel().tolist())] if texts is None else texts[name]
             parts += (_entry_head(name, tensor.dtype.number, tensor.data.shape, sum(map(len, runs))), *runs)
         else:
             data = tensor.data
@@ -51,6 +43,23 @@ def predict_request_in_steps(spec: bytes, inputs: Mapping[str, Tensor]) -> Gener
             content = b"\x22" + varint(size)
             parts += (_entry_head(name, tensor.dtype.number, data.shape, size + len(content)), content, data)
     return b"".join(parts)
+
+
+def predict_request_in_steps(spec: bytes, inputs: Mapping[str, Tensor]) -> Generator[None, None, bytes]:
+    """The same; yields every few milliseconds where there are many strings."""
+    texts: dict[str, list[bytes]] = {}
+    for name, tensor in inputs.items():
+        if tensor.dtype.is_string:
+            items = tensor.data.ravel().tolist()
+            texts[name] = []
+            for start in range(0, len(items), STRINGS):
+                texts[name].append(_strings(items[start : start + STRINGS]))
+                yield
+    return predict_request(spec, inputs, texts)
+
+
+def _strings(items: list[bytes]) -> bytes:
+    return b"".join([b"\x42%b%b" % (varint(len(item)), item) for item in items])
 
 
 @lru_cache(1024)

@@ -58,7 +58,7 @@ def response_in_steps(
 
 def _strings_as_binary(tensor: Tensor) -> Generator[None, None, list[Any]]:
     pack = _LENGTH.pack
-    runs: list[Any] = []
+    runs: list[Any] = [b""]  # where there are no strings, that is what they are
     for run in _runs(tensor.data.ravel().tolist()):
         runs.append(b"".join([part for item in run for part in (pack(len(item)), item)]))
         yield

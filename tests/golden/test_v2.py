@@ -156,9 +156,12 @@ def test_a_client_s_deadline_holds(adapter: Adapter) -> None:
 
 
 def test_the_access_record_names_the_route_not_the_model(adapter: Adapter) -> None:
-    before = len(adapter.records)
-    infer(adapter, "half_plus_two/versions/1", x([1]))
-    record = adapter.wait_for(event("http.access"), after=before)["attributes"]
+    infer(adapter, "half_plus_two/versions/1", x([1]), {"X-Request-Id": "one-version"})
+
+    def is_its(record: dict[str, Any]) -> bool:
+        return event("http.access")(record) and record["attributes"]["http.request.id"] == "one-version"
+
+    record = adapter.wait_for(is_its)["attributes"]
     assert record["http.route"] == "/v2/models/{model}/versions/{version}/infer"
     assert (record["tandem.model"], record["tandem.model_version"]) == ("half_plus_two", 1)
 

@@ -13,22 +13,18 @@ sent again one by one, so nobody pays for a stranger's bad input; a call that no
 """
 
 import asyncio
-from collections import deque
-from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import NamedTuple
+from collections.abc import Awaitable, Callable, Hashable, Sequence
 
 import numpy as np
 from grpc import StatusCode
 
 from adapter.errors import CallFailed, Refused, RequestFailed
+from adapter.inference.lanes import MAX_ROWS, Call, Lane, Prediction, Tensors, Waiting, lane_of
 from adapter.inference.signatures import Endpoint
-from adapter.inference.tensor import STRING, Tensor
+from adapter.inference.tensor import Tensor
 from adapter.telemetry.metrics import BATCH_REQUESTS
-from adapter.telemetry.traces import Trace, Trip
+from adapter.telemetry.traces import Trace
 
-MAX_ROWS = 1024
-MAX_BYTES = 4 << 20
 MAX_AGE = 0.05
 SWEEP = 0.02
 # Turns of the event loop between two calls: a request takes that many from its socket to its lane.
@@ -36,49 +32,9 @@ TURNS = 3
 # Lanes remembered for outputs that cannot be split; clients choose shapes, so there may be any number.
 MAX_UNSPLITTABLE = 1024
 
-Tensors = Mapping[str, Tensor]
 Traces = Sequence[Trace | None]
-
-
-class Prediction(NamedTuple):
-    """Outputs by name, the model version that gave all of them, and the call that brought them."""
-
-    outputs: Tensors
-    version: int
-    trip: Trip = Trip()
-
-
 Send = Callable[[Endpoint, Tensors, float, Traces], Awaitable[Prediction]]
 """One call to the endpoint with these inputs, by this deadline in the event loop's time, for requests of these traces."""
-
-
-@dataclass(slots=True, eq=False)
-class _Waiting:
-    """A request in a lane; `size` is in bytes, `call` is the one that carries it."""
-
-    inputs: Tensors
-    rows: int
-    size: int
-    deadline: float
-    since: float
-    trace: Trace | None
-    answer: asyncio.Future[Prediction]
-    call: "_Call | None" = None
-
-
-@dataclass(slots=True, eq=False)
-class _Call:
-    """A shared call, and for how many requests it is still made."""
-
-    riders: int
-    task: asyncio.Task[None] | None = None
-
-
-@dataclass(slots=True, eq=False)
-class _Lane:
-    endpoint: Endpoint
-    waiting: deque[_Waiting] = field(default_factory=deque)
-    calls: int = 0
 
 
 class Coalescer:
@@ -87,8 +43,8 @@ class Coalescer:
     def __init__(self, send: Send) -> None:
         self._send = send
         self._loop = asyncio.get_running_loop()
-        self._lanes: dict[Hashable, _Lane] = {}
-        self._riding: set[_Waiting] = set()
+        self._lanes: dict[Hashable, Lane] = {}
+        self._riding: set[Waiting] = set()
         self._sweeper: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._unsplittable: set[Hashable] = set()
@@ -101,21 +57,21 @@ class Coalescer:
         Raises:
             CallFailed, Refused: as `send` does; a deadline that passes on the way is CallFailed too.
         """
-        rows, size, key = _lane_of(endpoint, inputs)
+        rows, size, key = lane_of(endpoint, inputs)
         if not 0 < rows <= MAX_ROWS or key in self._unsplittable:
             return await self._send(endpoint, inputs, deadline, (trace,))
         lane = self._lanes.get(key)
         if lane is not None:
-            waiting = _Waiting(inputs, rows, size, deadline, self._loop.time(), trace, self._loop.create_future())
+            waiting = Waiting(inputs, rows, size, deadline, self._loop.time(), trace, self._loop.create_future())
             return await self._ride(lane, waiting)
-        lane = self._lanes[key] = _Lane(endpoint, calls=1)
+        lane = self._lanes[key] = Lane(endpoint, calls=1)
         BATCH_REQUESTS.observe(1)
         try:
             return await self._send(endpoint, inputs, deadline, (trace,))
         finally:
             self._returned(key, lane)
 
-    async def _ride(self, lane: _Lane, waiting: _Waiting) -> Prediction:
+    async def _ride(self, lane: Lane, waiting: Waiting) -> Prediction:
         lane.waiting.append(waiting)
         self._riding.add(waiting)
         if self._sweeper is None:
@@ -130,7 +86,7 @@ class Coalescer:
                 if call.riders == 0 and call.task is not None:
                     call.task.cancel()  # nobody is left; a call that is over takes no notice
 
-    def _returned(self, key: Hashable, lane: _Lane, turns: int = TURNS) -> None:
+    def _returned(self, key: Hashable, lane: Lane, turns: int = TURNS) -> None:
         """A call is over: who is on the way through the loop already still rides in the next one."""
         if turns:
             self._loop.call_soon(self._returned, key, lane, turns - 1)
@@ -138,12 +94,12 @@ class Coalescer:
             lane.calls -= 1
             self._next(key, lane)
 
-    def _next(self, key: Hashable, lane: _Lane) -> None:
+    def _next(self, key: Hashable, lane: Lane) -> None:
         """Send who waits, or leave the lane."""
-        batch = _take(lane)
+        batch = lane.take()
         if batch:
             lane.calls += 1
-            call = _Call(len(batch))
+            call = Call(len(batch))
             for waiting in batch:
                 waiting.call = call
             call.task = task = self._loop.create_task(self._carry(key, lane, batch))
@@ -163,7 +119,7 @@ class Coalescer:
                 self._next(key, lane)
         self._sweeper = self._loop.call_later(SWEEP, self._sweep) if self._riding else None
 
-    async def _carry(self, key: Hashable, lane: _Lane, batch: list[_Waiting]) -> None:
+    async def _carry(self, key: Hashable, lane: Lane, batch: list[Waiting]) -> None:
         try:
             await self._send_together(key, lane.endpoint, batch)
         finally:
@@ -172,7 +128,7 @@ class Coalescer:
                     waiting.answer.cancel()
             self._returned(key, lane)
 
-    async def _send_together(self, key: Hashable, endpoint: Endpoint, batch: list[_Waiting]) -> None:
+    async def _send_together(self, key: Hashable, endpoint: Endpoint, batch: list[Waiting]) -> None:
         BATCH_REQUESTS.observe(len(batch))
         if len(batch) == 1:
             await self._send_alone(endpoint, batch[0])
@@ -206,11 +162,11 @@ class Coalescer:
                 waiting.answer.set_result(Prediction(outputs, prediction.version, prediction.trip))
             start = stop
 
-    async def _one_by_one(self, endpoint: Endpoint, batch: list[_Waiting]) -> None:
+    async def _one_by_one(self, endpoint: Endpoint, batch: list[Waiting]) -> None:
         for waiting in batch:
             await self._send_alone(endpoint, waiting)
 
-    async def _send_alone(self, endpoint: Endpoint, waiting: _Waiting) -> None:
+    async def _send_alone(self, endpoint: Endpoint, waiting: Waiting) -> None:
         if waiting.answer.done():
             return
         try:
@@ -221,46 +177,6 @@ class Coalescer:
         else:
             if not waiting.answer.done():
                 waiting.answer.set_result(prediction)
-
-
-def _lane_of(endpoint: Endpoint, inputs: Tensors) -> tuple[int, int, Hashable]:
-    """The size of the batch dimension that all inputs share (0: there is none), their bytes, and what names the lane."""
-    if len(inputs) == 1:  # the way of most requests
-        ((name, tensor),) = inputs.items()
-        shape = tensor.data.shape
-        return (
-            (shape[0], _size(tensor), (endpoint, name, tensor.dtype.number, shape[1:])) if shape else (0, 0, endpoint)
-        )
-    rows = size = 0
-    key: list[Hashable] = [endpoint]
-    for name, tensor in inputs.items():
-        shape = tensor.data.shape
-        if not shape or (rows and shape[0] != rows):
-            return 0, 0, endpoint
-        rows = shape[0]
-        size += _size(tensor)
-        key += (name, tensor.dtype.number, shape[1:])
-    return rows, size, tuple(key)
-
-
-def _take(lane: _Lane) -> list[_Waiting]:
-    """The longest run from the head of the lane that fits one call; those who gave up are left out."""
-    batch: list[_Waiting] = []
-    rows = size = 0
-    while lane.waiting:
-        head = lane.waiting[0]
-        if batch and (rows + head.rows > MAX_ROWS or size + head.size > MAX_BYTES):
-            break
-        lane.waiting.popleft()
-        if not head.answer.done():
-            batch.append(head)
-            rows, size = rows + head.rows, size + head.size
-    return batch
-
-
-def _size(tensor: Tensor) -> int:
-    """Bytes of all elements; of strings their own, and not those of the references to them."""
-    return sum(map(len, tensor.data.flat)) if tensor.dtype is STRING else tensor.data.nbytes
 
 
 def _meets_each_alike(error: RequestFailed) -> bool:

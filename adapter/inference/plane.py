@@ -5,7 +5,8 @@ from collections.abc import Mapping, Set
 from adapter.errors import CallFailed
 from adapter.inference import wire
 from adapter.inference.calls import PREDICT, Calls
-from adapter.inference.coalesce import Coalescer, Prediction, Tensors, Traces
+from adapter.inference.coalesce import Coalescer, Traces
+from adapter.inference.lanes import Prediction, Tensors
 from adapter.inference.limits import Limit, overloaded
 from adapter.inference.signatures import Endpoint, Servable, Signatures
 from adapter.inference.tensor import STRING

@@ -12,8 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from adapter.errors import CallFailed, Refused, RequestFailed
-from adapter.inference import coalesce
-from adapter.inference.coalesce import Coalescer, Prediction, Traces
+from adapter.inference import coalesce, lanes
+from adapter.inference.coalesce import Coalescer, Traces
+from adapter.inference.lanes import Prediction
 from adapter.inference.signatures import Endpoint, Servable
 from adapter.inference.tensor import FLOAT, STRING, Signature, Tensor
 from tests.virtual_time import VirtualTime
@@ -208,7 +209,7 @@ async def test_a_shared_call_that_nobody_waits_for_any_more_is_cancelled() -> No
 
 
 async def test_strings_count_by_their_bytes_towards_the_bound_of_a_batch(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(coalesce, "MAX_BYTES", 1000)
+    monkeypatch.setattr(lanes, "MAX_BYTES", 1000)
     gate, called, calls = asyncio.Event(), asyncio.Event(), []
 
     async def lengths(endpoint: Endpoint, inputs: Mapping[str, Tensor], deadline: float, traces: Traces) -> Prediction:
@@ -269,7 +270,7 @@ async def test_the_head_of_a_lane_does_not_wait_for_a_slow_call_beyond_its_age()
 
 
 async def test_a_batch_never_exceeds_the_bound_of_rows(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(coalesce, "MAX_ROWS", 4)
+    monkeypatch.setattr(lanes, "MAX_ROWS", 4)
     model = Model()
     coalescer = Coalescer(model)
     first = await first_call_in_flight(coalescer, model)

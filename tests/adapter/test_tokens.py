@@ -152,9 +152,9 @@ class TestHowRefusalsAreTold:
             assert 'error="invalid_request"' in str(answer.headers["WWW-Authenticate"])
             connection.close()
 
-    def test_a_token_longer_than_any_header_is_400_and_a_long_one_401(self, shared: Adapter) -> None:
+    def test_a_token_longer_than_any_header_is_431_and_a_long_one_401(self, shared: Adapter) -> None:
         assert shared.request("GET", "/metrics", headers=bearer("x" * 7000)).status == 401
-        assert shared.request("GET", "/metrics", headers=bearer("x" * 20_000)).status == 400
+        assert shared.request("GET", "/metrics", headers=bearer("x" * 20_000)).status == 431
 
     def test_refusals_are_counted_by_reason(self, shared: Adapter) -> None:
         reasons = {"token": {}, "scope": bearer(scope="")}

@@ -1,5 +1,6 @@
 """Ending its own allocation on a Nomad with ACLs: refused without the policy of deploy/nomad/, allowed with it."""
 
+import contextlib
 import json
 import os
 import shutil
@@ -69,10 +70,22 @@ class Acl:
         until(lambda: [node for node in self.json("node", "status", "-json") if node["Status"] == "ready"])
 
     def stop(self) -> None:
-        """Stop what runs, then the agent."""
+        """Stop what runs, then the agent, and the executors that it had no time to end: they outlive it on purpose."""
         self._try("job", "stop", "-purge", "ender")
         self._process.stop(signal.SIGINT, seconds=20)
+        for executor in self.executors():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(executor, signal.SIGKILL)
         unmount_below(self._directory)
+
+    def executors(self) -> Iterator[int]:
+        """Processes of this agent that hold its tasks."""
+        own = str(self._directory).encode()
+        for process in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):
+                program, *arguments = (process / "cmdline").read_bytes().split(b"\0")
+                if program == bytes(self._nomad) and arguments[0] == b"executor" and any(own in a for a in arguments):
+                    yield int(process.name)
 
     def command(self, *arguments: str) -> str:
         """`nomad ARGUMENTS…`: its output."""
@@ -104,6 +117,7 @@ def acl(nomad: Path) -> Iterator[Acl]:
         yield agent
     finally:
         agent.stop()
+        until(lambda: not list(agent.executors()), seconds=10)
         remove_since(before)
         shutil.rmtree(directory, ignore_errors=True)
 

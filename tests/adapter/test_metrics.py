@@ -1,6 +1,5 @@
 """One metrics page of two tasks: the real adapter beside a real model server with its monitoring page."""
 
-import http.server
 import signal
 import socket
 import threading
@@ -15,6 +14,7 @@ import pytest
 from tests.adapters import Adapter, state
 from tests.golden.conftest import DATA
 from tests.metrics import Page, promtool_complaints, read_openmetrics, read_text, value
+from tests.pages import Pages
 from tests.servers import ModelServer
 
 OPENMETRICS = {"Accept": "application/openmetrics-text; version=1.0.0"}
@@ -121,7 +121,7 @@ def test_a_page_that_does_not_come_makes_the_group_look_at_tfs_at_once(monitored
 
 
 def test_a_page_that_comes_is_no_proof_of_readiness() -> None:
-    with scraping(_Pages(body=RECORDED)) as adapter:
+    with scraping(Pages(body=RECORDED)) as adapter:
         assert value(page_of(adapter), "tandem_tfs_scrape_up") == 1
         assert adapter.request("GET", "/health/ready").status == 503
         assert adapter.request("GET", "/health").json["state"] == "starting"
@@ -138,52 +138,18 @@ def test_without_a_monitoring_page_the_adapters_figures_stand_alone(server: Mode
 # A page that the test makes up, where no model server would send one.
 
 
-class _Pages(http.server.ThreadingHTTPServer):
-    daemon_threads = True
-
-    def __init__(self, *, status: int = 200, body: bytes = b"", wait: threading.Event | None = None) -> None:
-        self.status, self.body, self.wait = status, body, wait
-        self.asked = 0
-        self.one_asked = threading.Event()
-        super().__init__(("127.0.0.1", 0), _Handler)
-
-
-class _Handler(http.server.BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    server: _Pages
-
-    def do_GET(self) -> None:
-        self.server.asked += 1
-        self.server.one_asked.set()
-        if self.server.wait is not None:
-            self.server.wait.wait(30)
-        self.send_response(self.server.status)
-        self.send_header("Content-Length", str(len(self.server.body)))
-        self.end_headers()
-        self.wfile.write(self.server.body)
-
-    def log_message(self, *_: object) -> None:
-        pass
-
-
 @contextmanager
-def scraping(pages: _Pages, **settings: object) -> Iterator[Adapter]:
+def scraping(pages: Pages, **settings: object) -> Iterator[Adapter]:
     """An adapter without a TensorFlow Serving that scrapes these pages."""
-    thread = threading.Thread(target=pages.serve_forever, daemon=True)
-    thread.start()
-    url = f"http://127.0.0.1:{pages.server_address[1]}{PATH}"
-    try:
-        with Adapter(tfs_grpc="127.0.0.1:1", tfs_metrics_url=url, **settings) as adapter:
-            yield adapter
-    finally:
-        if pages.wait is not None:
-            pages.wait.set()
-        pages.shutdown()
-        pages.server_close()
+    with (
+        pages.served() as address,
+        Adapter(tfs_grpc="127.0.0.1:1", tfs_metrics_url=address + PATH, **settings) as adapter,
+    ):
+        yield adapter
 
 
 def test_a_stock_servers_full_page_is_merged() -> None:
-    with scraping(_Pages(body=RECORDED)) as adapter:
+    with scraping(Pages(body=RECORDED)) as adapter:
         page = page_of(adapter)
         assert promtool_complaints(adapter.request("GET", "/metrics").body) == ""
         read_openmetrics(adapter.request("GET", "/metrics", headers=OPENMETRICS).body)
@@ -194,7 +160,7 @@ def test_a_stock_servers_full_page_is_merged() -> None:
 
 
 def test_with_a_bundle_its_models_alone_have_names(bundle: Path) -> None:
-    with scraping(_Pages(body=RECORDED), bundle=bundle) as adapter:
+    with scraping(Pages(body=RECORDED), bundle=bundle) as adapter:
         page = page_of(adapter)
     assert {s.labels["model_name"] for s in page["tensorflow_serving_request_count"].samples} == {
         "half_plus_two",
@@ -203,7 +169,7 @@ def test_with_a_bundle_its_models_alone_have_names(bundle: Path) -> None:
 
 
 def test_a_page_that_hangs_is_given_up_in_time() -> None:
-    with scraping(_Pages(wait=threading.Event())) as adapter:
+    with scraping(Pages(wait=threading.Event())) as adapter:
         started = time.monotonic()
         page = page_of(adapter)
         assert time.monotonic() - started < 1
@@ -214,7 +180,7 @@ def test_a_page_that_hangs_is_given_up_in_time() -> None:
 
 
 def test_all_who_ask_at_one_time_share_one_fetch() -> None:
-    pages = _Pages(body=RECORDED, wait=threading.Event())
+    pages = Pages(body=RECORDED, wait=threading.Event())
     with scraping(pages) as adapter, ThreadPoolExecutor(8) as pool:
         answers = [pool.submit(adapter.request, "GET", "/metrics") for _ in range(8)]
         assert pages.one_asked.wait(30)
@@ -232,7 +198,7 @@ def test_all_who_ask_at_one_time_share_one_fetch() -> None:
     ],
 )
 def test_what_is_no_page_is_left_out_and_the_log_says_why_once(pages: dict[str, object], reason: str) -> None:
-    with scraping(_Pages(**pages)) as adapter:  # type: ignore[arg-type]
+    with scraping(Pages(**pages)) as adapter:  # type: ignore[arg-type]
         for _ in range(3):
             assert value(page_of(adapter), "tandem_tfs_scrape_up") == 0
         assert adapter.stop() == 0
@@ -241,7 +207,7 @@ def test_what_is_no_page_is_left_out_and_the_log_says_why_once(pages: dict[str, 
 
 
 def test_bytes_that_are_no_metrics_leave_the_page_valid() -> None:
-    with scraping(_Pages(body=bytes(range(256)) * 50)) as adapter:
+    with scraping(Pages(body=bytes(range(256)) * 50)) as adapter:
         page = page_of(adapter)
         read_openmetrics(adapter.request("GET", "/metrics", headers=OPENMETRICS).body)
     assert theirs(page) == set()
@@ -252,7 +218,7 @@ def test_bytes_that_are_no_metrics_leave_the_page_valid() -> None:
 
 
 def test_a_client_that_goes_away_leaves_the_fetch_to_the_others() -> None:
-    pages = _Pages(body=RECORDED, wait=threading.Event())
+    pages = Pages(body=RECORDED, wait=threading.Event())
     with scraping(pages) as adapter, ThreadPoolExecutor(1) as pool:
         with socket.create_connection(("127.0.0.1", adapter.port)) as leaving:
             leaving.sendall(b"GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n")

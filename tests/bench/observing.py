@@ -4,17 +4,14 @@ import http.client
 import itertools
 import os
 import statistics
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from tests.bench.measure import Bench, Wrong, wait
 from tests.bench.peers import Peer
 from tests.bench.processes import usage
 from tests.golden.conftest import DATA
+from tests.pages import Pages
 
 LINES = 200_000
 PAGES = 200
@@ -42,7 +39,8 @@ def observed(bench: Bench, peer: Peer) -> Observed:
     logs.mkdir()
     data.mkdir()
     (logs / "tfs.stderr.0").touch()
-    with _monitoring_page() as url:
+    # As TensorFlow Serving had it after requests of all kinds.
+    with Pages(body=(DATA / "metrics_after_rest.txt").read_bytes()).served() as url:
         settings = {"ADAPTER_TFS_LOGS": str(logs), "ADAPTER_ALLOC_DATA": str(data), "ADAPTER_TFS_METRICS_URL": url}
         watched = replace(peer, environment={**peer.environment, **settings})
         running = bench.start(watched, bench.stub())
@@ -91,25 +89,3 @@ def _said(bench: Bench, peer: Peer, words: bytes) -> bool:
     with (bench.directory / f"{peer.name}.log").open("rb") as file:
         file.seek(max(0, file.seek(0, os.SEEK_END) - _TAIL))
         return words in file.read()
-
-
-@contextmanager
-def _monitoring_page() -> Iterator[str]:
-    """A page as TensorFlow Serving had it after a day of requests of all kinds; where it is."""
-    page = (DATA / "metrics_after_rest.txt").read_bytes()
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            self.send_response(200)
-            self.send_header("Content-Type", "text/plain")
-            self.send_header("Content-Length", str(len(page)))
-            self.end_headers()
-            self.wfile.write(page)
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_address[1]}/monitoring/prometheus/metrics"
-        server.shutdown()

@@ -77,6 +77,17 @@ async def arrived(coalescer: Coalescer, waiting: int) -> None:
         await asyncio.sleep(0)
 
 
+async def together(model: Model, *values: float) -> list[asyncio.Task[Prediction]]:
+    """Requests of one row each, that wait for one call and leave in the next; the first call has been answered."""
+    coalescer = Coalescer(model)
+    first = await first_call_in_flight(coalescer, model)
+    riders = [asyncio.create_task(coalescer.predict(ENDPOINT, rows(value), soon())) for value in values]
+    await arrived(coalescer, len(values))
+    model.gate.set()
+    await first
+    return riders
+
+
 async def test_a_request_that_finds_its_lane_idle_goes_out_at_once_and_alone() -> None:
     model = Model()
     model.gate.set()
@@ -128,13 +139,7 @@ async def test_requests_of_other_keys_or_inner_shapes_never_share_a_call() -> No
 
 async def test_nobody_pays_for_a_strangers_bad_row() -> None:
     model = Model()
-    coalescer = Coalescer(model)
-    first = await first_call_in_flight(coalescer, model)
-    good = asyncio.create_task(coalescer.predict(ENDPOINT, rows(2), soon()))
-    bad = asyncio.create_task(coalescer.predict(ENDPOINT, rows(float(BAD)), soon()))
-    await arrived(coalescer, 2)
-    model.gate.set()
-    await first
+    good, bad = await together(model, 2, float(BAD))
     assert answer(await good) == [3.0]
     with pytest.raises(CallFailed, match="bad row"):
         await bad
@@ -154,14 +159,7 @@ async def test_nobody_pays_for_a_strangers_bad_row() -> None:
 async def test_nobody_pays_for_what_a_stranger_brings_upon_the_call_whatever_it_is_called(
     code: StatusCode, words: str
 ) -> None:
-    model = Model(CallFailed(code, words))
-    coalescer = Coalescer(model)
-    first = await first_call_in_flight(coalescer, model)
-    good = asyncio.create_task(coalescer.predict(ENDPOINT, rows(2), soon()))
-    bad = asyncio.create_task(coalescer.predict(ENDPOINT, rows(float(BAD)), soon()))
-    await arrived(coalescer, 2)
-    model.gate.set()
-    await first
+    good, bad = await together(Model(CallFailed(code, words)), 2, float(BAD))
     assert answer(await good) == [3.0]
     with pytest.raises(CallFailed) as caught:
         await bad
@@ -178,12 +176,7 @@ async def test_nobody_pays_for_what_a_stranger_brings_upon_the_call_whatever_it_
 )
 async def test_a_server_that_is_gone_or_full_is_not_asked_again_for_each(failure: RequestFailed) -> None:
     model = Model(failure)
-    coalescer = Coalescer(model)
-    first = await first_call_in_flight(coalescer, model)
-    others = [asyncio.create_task(coalescer.predict(ENDPOINT, rows(v), soon())) for v in (float(BAD), 2)]
-    await arrived(coalescer, 2)
-    model.gate.set()
-    await first
+    others = await together(model, float(BAD), 2)
     failures = await asyncio.gather(*others, return_exceptions=True)
     assert [str(each) for each in failures] == [failure.message] * 2
     assert model.calls == [1, 2]

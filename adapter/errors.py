@@ -64,6 +64,11 @@ class CallFailed(RequestFailed):
         self.code = code
 
 
+def too_late() -> CallFailed:
+    """A deadline passed on our side of the call; in the words of gRPC's own."""
+    return CallFailed(grpc.StatusCode.DEADLINE_EXCEEDED, "Deadline exceeded")
+
+
 def tfs_envelope(message: str) -> bytes:
     """The body of an error on `/v1`: `{"error": message}` (TFS util/json_tensor.cc, MakeJsonFromStatus)."""
     return orjson.dumps({"error": message})

@@ -13,7 +13,7 @@ from typing import Protocol
 
 from grpc import StatusCode
 
-from adapter.errors import CallFailed
+from adapter.errors import CallFailed, too_late
 from adapter.inference.channel import Channel
 from adapter.inference.limits import Limit
 from adapter.pb import serving_pb2
@@ -122,4 +122,4 @@ class Connection:
             self._budget -= 1
             RETRIES.inc()
             await asyncio.sleep(pause)
-        raise CallFailed(StatusCode.DEADLINE_EXCEEDED, "Deadline exceeded")
+        raise too_late()

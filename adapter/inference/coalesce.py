@@ -18,7 +18,7 @@ from collections.abc import Awaitable, Callable, Hashable, Sequence
 import numpy as np
 from grpc import StatusCode
 
-from adapter.errors import CallFailed, Refused, RequestFailed
+from adapter.errors import CallFailed, Refused, RequestFailed, too_late
 from adapter.inference.lanes import MAX_ROWS, Call, Lane, Prediction, Tensors, Waiting, lane_of
 from adapter.inference.signatures import Endpoint
 from adapter.inference.tensor import Tensor
@@ -113,7 +113,7 @@ class Coalescer:
         now = self._loop.time()
         for waiting in self._riding:
             if now >= waiting.deadline and not waiting.answer.done():
-                waiting.answer.set_exception(CallFailed(StatusCode.DEADLINE_EXCEEDED, "Deadline exceeded"))
+                waiting.answer.set_exception(too_late())
         for key, lane in list(self._lanes.items()):
             while lane.waiting and now - lane.waiting[0].since >= MAX_AGE:
                 self._next(key, lane)

@@ -9,9 +9,7 @@ import math
 from collections.abc import Generator
 from typing import TypeVar
 
-from grpc import StatusCode
-
-from adapter.errors import CallFailed
+from adapter.errors import too_late
 
 T = TypeVar("T")
 
@@ -40,7 +38,7 @@ class Turns:
         async with self._lock:
             while True:
                 if now() > deadline:
-                    raise CallFailed(StatusCode.DEADLINE_EXCEEDED, "Deadline exceeded")
+                    raise too_late()
                 try:
                     next(steps)
                 except StopIteration as stop:

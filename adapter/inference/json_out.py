@@ -13,7 +13,18 @@ from typing import Any, Literal
 import numpy as np
 import orjson
 
-from adapter.inference.tensor import BFLOAT16, COMPLEX64, COMPLEX128, HALF, STRING, Array, BadInput, Tensor, aligned
+from adapter.inference.tensor import (
+    BFLOAT16,
+    COMPLEX64,
+    COMPLEX128,
+    HALF,
+    STRING,
+    Array,
+    BadInput,
+    Tensor,
+    aligned,
+    length_of_strings,
+)
 
 NonFinite = Literal["tfs", "null", "string"]
 
@@ -62,7 +73,7 @@ def size(outputs: Iterable[Tensor]) -> int:
     for tensor in outputs:
         total += tensor.data.nbytes
         if tensor.dtype is STRING:
-            total += sum(map(len, tensor.data.ravel().tolist()))
+            total += length_of_strings(tensor.data)
     return total
 
 
@@ -219,7 +230,7 @@ def _is_short(tensor: Tensor) -> bool:
     data = tensor.data
     if tensor.dtype is not STRING:
         return True
-    return data.size <= _STRINGS and sum(map(len, data.ravel().tolist())) <= _STRINGS_BYTES
+    return data.size <= _STRINGS and length_of_strings(data) <= _STRINGS_BYTES
 
 
 def _strings_in_pieces(data: Array, as_base64: bool) -> Iterator[bytes]:

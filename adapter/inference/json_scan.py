@@ -40,7 +40,7 @@ def load(body: bytes) -> Object:
         raise BadInput("JSON Parse error: The document is empty")
     if len(body) > MOST_VALUES and _has_too_many_values(body):
         raise too_many()
-    tree = _beginning_of(body)
+    tree = _parsed(body, alone=False)
     if not isinstance(tree, dict):
         raise BadInput(f"JSON Value: {echo(tree)} Is not object")
     return tree
@@ -62,11 +62,7 @@ def too_many() -> BadInput:
 
 def whole(text: bytes) -> Any:
     """The JSON value that a text is; BadInput if it is none, or more than one."""
-    try:
-        tree = orjson.loads(text)
-    except orjson.JSONDecodeError:
-        return _scan(text, True)
-    return tree if _each_key_stands_once(tree, text) else _scan(text, True)
+    return _parsed(text, alone=True)
 
 
 def value(text: bytes) -> Any:
@@ -77,13 +73,13 @@ def value(text: bytes) -> Any:
         return _scan(text, True)
 
 
-def _beginning_of(text: bytes) -> Any:
-    """The JSON value that a text begins with."""
+def _parsed(text: bytes, *, alone: bool) -> Any:
+    """The JSON value that a text is, or, unless it is to be `alone`, that it begins with."""
     try:
         tree = orjson.loads(text)
     except orjson.JSONDecodeError:
-        return _scan(text, False)
-    return tree if _each_key_stands_once(tree, text) else _scan(text, False)
+        return _scan(text, alone)
+    return tree if _each_key_stands_once(tree, text) else _scan(text, alone)
 
 
 def _each_key_stands_once(tree: Any, body: bytes) -> bool:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from adapter.inference.signatures import Endpoint
-from adapter.inference.tensor import STRING, Tensor
+from adapter.inference.tensor import STRING, Tensor, length_of_strings
 from adapter.telemetry.traces import Trace, Trip
 
 MAX_ROWS = 1024
@@ -91,4 +91,4 @@ def lane_of(endpoint: Endpoint, inputs: Tensors) -> tuple[int, int, Hashable]:
 
 def _size(tensor: Tensor) -> int:
     """Bytes of all elements; of strings their own, and not those of the references to them."""
-    return sum(map(len, tensor.data.flat)) if tensor.dtype is STRING else tensor.data.nbytes
+    return length_of_strings(tensor.data) if tensor.dtype is STRING else tensor.data.nbytes

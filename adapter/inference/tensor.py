@@ -85,6 +85,11 @@ class Tensor:
         return shape
 
 
+def length_of_strings(strings: Array) -> int:
+    """Bytes of all strings of an array, together."""
+    return sum(map(len, strings.ravel().tolist()))
+
+
 def aligned(array: Array) -> Array:
     """The array on the boundary of its type: itself, or a copy."""
     return array if array.flags.aligned else array.copy()

@@ -46,7 +46,7 @@ def response_in_steps(
                 contents = yield from _strings_as_binary(tensor)
             size = sum([memoryview(content).nbytes for content in contents])
             parts.append(b',"parameters":{"binary_data_size":%d}}' % size)
-            binary += contents or [b""]  # a tensor without strings is binary data all the same
+            binary += contents
         else:
             parts += (b',"data":', (yield from _as_json(name, tensor)), b"}")
     parts.append(b"]}")
@@ -58,7 +58,7 @@ def response_in_steps(
 
 def _strings_as_binary(tensor: Tensor) -> Generator[None, None, list[Any]]:
     pack = _LENGTH.pack
-    runs: list[Any] = [b""]  # where there are no strings, that is what they are
+    runs: list[Any] = [b""]  # a tensor without strings is binary data all the same
     for run in _runs(tensor.data.ravel().tolist()):
         runs.append(b"".join([part for item in run for part in (pack(len(item)), item)]))
         yield

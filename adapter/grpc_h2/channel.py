@@ -43,6 +43,7 @@ class H2Channel:
         self._not_before = 0.0
         self._why = ""
         self._closed = False
+        self._gone = asyncio.Event()  # one that was established was lost
 
     async def unary(self, path: str, request: bytes, timeout: float, metadata: Metadata = ()) -> bytes:
         """See `adapter.inference.channel.Channel`."""
@@ -65,12 +66,16 @@ class H2Channel:
 
     async def lost(self) -> None:
         """See `adapter.inference.channel.Channel`."""
-        while self._connection is None or not self._connection.usable:
+        self._gone.clear()
+        while not self._gone.is_set():
             try:
                 await self._connected(self._now() + HANDSHAKE_SECONDS)
             except CallFailed:
-                await asyncio.sleep(max(BACKOFF_SECONDS, self._not_before - self._now()))
-        await self._connection.over.wait()
+                pause = max(BACKOFF_SECONDS, self._not_before - self._now())
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._gone.wait(), pause)
+            else:
+                await self._gone.wait()
 
     async def close(self) -> None:
         """Close the connection; calls still in flight fail."""
@@ -130,6 +135,8 @@ class H2Channel:
 
     def _lost(self, connection: Connection) -> None:
         self._open.discard(connection)
+        if connection.ready.exception() is None:
+            self._gone.set()
         if self._connection is connection:
             self._connection = None
             self._why = connection.why

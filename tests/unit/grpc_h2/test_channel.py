@@ -312,6 +312,15 @@ async def test_nobody_there_is_unavailable_at_once_and_is_not_asked_at_every_cal
         await channel.close()
 
 
+async def test_a_connection_that_is_lost_as_soon_as_it_is_up_is_told_too(target: str) -> None:
+    channel = H2Channel(target)
+    async with Scripted(target) as server, asyncio.timeout(5):
+        server.greeting = p.settings() + frames.goaway(0, frames.NO_ERROR, "")
+        await channel.lost()
+        assert server.connections == 1
+        await channel.close()
+
+
 async def test_attempts_back_off_from_50_to_200_ms(target: str, monkeypatch: pytest.MonkeyPatch) -> None:
     channel = H2Channel(target)
     now = 0.0

@@ -15,6 +15,7 @@ from adapter.errors import Refused
 from adapter.http.answer import Answer
 from adapter.http.inflate import Content
 from adapter.http.request import Request
+from adapter.joining import joined
 from adapter.memory import Trim
 from adapter.settings import Settings
 from adapter.telemetry.metrics import ACCESS_DENIED, BODY_BYTES
@@ -25,8 +26,8 @@ _REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
 _SECONDS = re.compile(r"(?=[0-9.]{1,32}\Z)(?:[0-9]+\.?[0-9]*|\.[0-9]+)")
 _GRPC_TIMEOUT = re.compile(r"([0-9]{1,8})([HMSmun])")
 _GRPC_UNITS = {"H": 3600.0, "M": 60.0, "S": 1.0, "m": 1e-3, "u": 1e-6, "n": 1e-9}
-# Chunks of a body that are kept as they came before they are joined: an object a chunk is much where a chunk is a byte.
-_TOGETHER = 64
+# Small chunks of a body that are kept as they came before they are joined: an object a chunk is much where one is a byte.
+_TOGETHER, _SMALL = 64, 1 << 12
 _PREFIX = secrets.token_hex(6)
 _COUNTER = itertools.count(1)
 
@@ -201,6 +202,10 @@ class Bodies:
                     self._hold(exchange, len(chunk))
                     size += len(chunk)
                     _check(size, limit)
+                    if len(chunk) > _SMALL:
+                        parts += (b"".join(recent), chunk)
+                        recent.clear()
+                        continue
                     recent.append(chunk)
                     if len(recent) == _TOGETHER:
                         parts.append(b"".join(recent))
@@ -210,7 +215,14 @@ class Bodies:
         finally:
             if exchange.request.content_length is None:
                 exchange.received = size
-        return b"".join([*parts, *recent])
+        joining = joined([*parts, *recent])
+        while True:
+            try:
+                next(joining)
+            except StopIteration as stop:
+                body: bytes = stop.value
+                return body
+            await asyncio.sleep(0)
 
     def _hold(self, exchange: Exchange, size: int) -> None:
         if self._held + size > self._all:

@@ -8,6 +8,7 @@ from grpc import StatusCode
 from adapter.errors import CallFailed
 from adapter.grpc_h2 import frames, statuses
 from adapter.grpc_h2.headers import Head
+from adapter.joining import Whole
 
 # What TensorFlow Serving itself can send and take (server.cc): it fits one window.
 MAX_MESSAGE = frames.MAX_WINDOW - 5
@@ -19,7 +20,7 @@ class Stream:
     """`answer` is the answer's message, or CallFailed."""
 
     __slots__ = ("answer", "body", "deadline", "head", "id", "pieces", "prefix", "request_head", "sent", "size", "wanted",
-                 "window")  # fmt: skip
+                 "whole", "window")  # fmt: skip
 
     def __init__(self, request_head: bytes, body: bytes, deadline: float, answer: asyncio.Future[bytes]) -> None:
         self.request_head = request_head
@@ -31,9 +32,11 @@ class Stream:
         self.prefix = b""
         self.sent = -1  # nothing is left to send
         self.window = 0
-        # Receiving: the headers, and the pieces of the message, which has `wanted` bytes with its prefix.
+        # Receiving: the headers, and the message, which has `wanted` bytes with its prefix: in pieces while that is not
+        # known, or if it came in one; else together, so that nothing is left to do when the last piece is here.
         self.head: Head | None = None
         self.pieces: list[bytes | memoryview] = []
+        self.whole: Whole | None = None
         self.size = 0
         self.wanted = 0
 
@@ -44,8 +47,12 @@ class Stream:
             piece = b"".join([*pieces, piece])
             pieces.clear()
             self.size = 0
-        pieces.append(piece)
         self.size += len(piece)
+        if self.whole is not None:
+            if self.size <= self.wanted:
+                self.whole.add(piece)
+        else:
+            pieces.append(piece)
         if self.wanted == 0 and self.size >= PREFIX.size:
             compressed, length = PREFIX.unpack_from(piece)
             self.wanted = PREFIX.size + length
@@ -53,6 +60,10 @@ class Stream:
                 return StatusCode.INTERNAL, "a compressed message, which was not offered"
             if length > MAX_MESSAGE:
                 return StatusCode.RESOURCE_EXHAUSTED, f"a message of {length} bytes"
+            if self.size < self.wanted:
+                self.whole = Whole(length)
+                self.whole.add(memoryview(piece)[PREFIX.size :])
+                pieces.clear()
         if self.wanted and self.size > self.wanted:
             return StatusCode.INTERNAL, "more than one message for a unary call"
         return None
@@ -79,7 +90,6 @@ class Stream:
 
     def _message(self) -> bytes:
         """The message without its prefix."""
-        first = self.pieces[0]
-        if len(self.pieces) == 1:
-            return bytes(first[PREFIX.size :])
-        return b"".join([memoryview(first)[PREFIX.size :], *self.pieces[1:]])
+        if self.whole is not None:
+            return self.whole.take()
+        return bytes(self.pieces[0][PREFIX.size :])

@@ -41,6 +41,9 @@ Refuse = Callable[[Request, Refused], Answer]
 
 # Larger bodies are not copied to stand behind their heads.
 _ONE_WRITE = 1 << 16
+# Bytes that are written in one go: while the client reads as fast as we write, the kernel would take all of them at once.
+_ONE_GO = 1 << 20
+_NOTHING = memoryview(b"")
 # Bytes of a body that may wait for the handler before the client has to.
 _READ_AHEAD = 1 << 18
 # Requests that may wait behind the one in progress.
@@ -266,9 +269,9 @@ class Connection(BaseProtocol):
             if content is not None and content is request.content and content.is_eof() and content.exception() is None:
                 request.body = _all_of(content)
             answer = await self._registry.handler(request)
-            self._send(request.head, answer)
-            if self._paused:
-                await self._sent()
+            rest = self._send(request.head, answer)
+            if rest or self._paused:
+                await self._sent(rest)
             if content is not None and not content.is_eof() and content.exception() is None:
                 await self._discard(content)
         except asyncio.CancelledError:
@@ -289,7 +292,8 @@ class Connection(BaseProtocol):
         self.since = self._loop.time()
         self._next()
 
-    def _send(self, head: Head, answer: Answer) -> None:
+    def _send(self, head: Head, answer: Answer) -> memoryview:
+        """Write the answer, but for the rest of a long one, which this returns."""
         transport = self.transport
         if transport is None or transport.is_closing():
             raise ConnectionResetError
@@ -299,22 +303,28 @@ class Connection(BaseProtocol):
         body = answer.sent_body(head.method)
         if len(body) <= _ONE_WRITE:
             transport.write(start + body)
-        else:
-            transport.write(start)
-            transport.write(body)
+            return _NOTHING
+        transport.write(start)
+        return memoryview(body)
 
-    async def _sent(self) -> None:
-        """Wait while the client reads its answer; one that does not is cut off."""
+    async def _sent(self, rest: memoryview) -> None:
+        """Write the rest of an answer, and wait while the client reads it; one that does not is cut off."""
         registry, transport = self._registry, cast("asyncio.Transport", self.transport)
-        left = transport.get_write_buffer_size()
+        left = transport.get_write_buffer_size() + len(rest)
         registry.unsent += left
         try:
             while registry.unsent <= registry.most_unsent:
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(_PATIENCE):
                         await self._drain_helper()
+                        while rest:
+                            transport.write(rest[:_ONE_GO])
+                            rest = rest[_ONE_GO:]
+                            if rest:
+                                await asyncio.sleep(0)
+                            await self._drain_helper()
                         return
-                now = transport.get_write_buffer_size()
+                now = transport.get_write_buffer_size() + len(rest)
                 if left - now < _LEAST_READ:
                     break
                 registry.unsent -= left - now

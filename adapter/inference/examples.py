@@ -20,6 +20,7 @@ from adapter.inference.tensor import BadInput
 from adapter.inference.tensor_proto import BYTES, fields
 from adapter.inference.turns import LARGE
 from adapter.inference.wire import field, varint
+from adapter.joining import joined, separated
 from adapter.pb import serving_pb2, tensorflow_pb2
 
 T = TypeVar("T")
@@ -56,7 +57,7 @@ def request(body: bytes, spec: serving_pb2.ModelSpec) -> Steps[bytes]:
     # In an Input, a list of examples and one with a context are two fields.
     head = varint((1 if context is None else 2) << 3 | BYTES) + varint(size)
     head = field(1, named.SerializeToString()) + b"\x12" + varint(len(head) + size) + head
-    return b"".join([head, *examples])
+    return (yield from joined([head, *examples]))
 
 
 def _examples(tree: json_scan.Object) -> Steps[list[bytes]]:
@@ -193,7 +194,7 @@ def classify_results(answer: bytes, nonfinite: json_out.NonFinite = "tfs") -> St
         yield
     if not texts:
         raise BadInput("Cannot convert empty ClassificationResults to JSON")
-    return b'{"results":[%b]}' % b",".join(texts)
+    return (yield from joined([b'{"results":[', *separated(texts), b"]}"]))
 
 
 def regress_results(answer: bytes, nonfinite: json_out.NonFinite = "tfs") -> Steps[bytes]:
@@ -205,7 +206,7 @@ def regress_results(answer: bytes, nonfinite: json_out.NonFinite = "tfs") -> Ste
         yield
     if not texts:
         raise BadInput("Cannot convert empty RegressionResults to JSON")
-    return b'{"results":[%b]}' % b",".join(texts)
+    return (yield from joined([b'{"results":[', *separated(texts), b"]}"]))
 
 
 def _runs(answer: bytes) -> Iterator[bytes]:

@@ -8,6 +8,7 @@ The parser is one for all: to be used from one thread, the event loop's.
 """
 
 import math
+from collections import deque
 from collections.abc import Generator, Mapping
 from typing import Any, Literal, NamedTuple, Protocol
 
@@ -17,7 +18,7 @@ import simdjson
 
 from adapter.inference.conversion import element_type, elements, listed, out_of_range, paired, range_of, unpaired
 from adapter.inference.json_ragged import irregularity
-from adapter.inference.json_skeleton import contents, shape_of, skeleton
+from adapter.inference.json_skeleton import MAX_RANK, contents, shape_in_steps, shape_of, skeleton
 from adapter.inference.json_words import with_words, without_words
 from adapter.inference.tensor import (
     BFLOAT16,
@@ -39,15 +40,21 @@ from adapter.inference.tensor import (
     DType,
     Shape,
 )  # fmt: skip
+from adapter.joining import joined, separated
 
-# Text handled in one go: about 1 ms for the skeleton, 3 ms for the numbers.
+# Text handled in one go: about 2 ms for the skeleton, 3 ms for the numbers.
 PIECE = 1 << 20
+# A longer one is cut in pieces that stay in the processor's cache while they are looked at twice, some in each go.
+CACHED, _TOGETHER = 1 << 17, 4
 # A number longer than this is not one, or has much white space around it.
 _LONGEST = 1 << 10
 # Up to this length orjson and a Python list are faster: 10 numbers in 1.8 against 2.8 us, 100 in 6.6 against 5.3 us.
 SHORT = 640
 # Bytes of text for each list from which on it is faster to ask simdjson for the length of every list.
 LONG_LISTS = 128
+# From so many bytes on numpy counts a character faster: 4 against 12 us in 29 kB.
+_COUNTED = 1 << 12
+_OPENING = ord("[")
 
 Code = Literal["d", "i", "u"]
 _NUMPY: Mapping[Code, np.dtype[Any]] = {"d": np.dtype("<f8"), "i": np.dtype("<i8"), "u": np.dtype("<u8")}
@@ -76,12 +83,18 @@ class Careful(Protocol):
 
 
 class _Piece(NamedTuple):
-    """A range of a large text, its skeleton, and how many more lists it opens than it closes."""
+    """A range of a large text, its skeleton, the lists open before and after it, and its `elements`; None takes more care."""
 
     start: int
     stop: int
     outline: bytes
-    opened: int
+    before: int
+    after: int
+    elements: Array | None
+
+    def alone(self, text: bytes) -> bytes:
+        """The piece as a document of its own."""
+        return b"%b%b%b" % (b"[" * self.before, text[self.start : self.stop], b"]" * self.after)
 
 
 def numbers_at_once(text: bytes, dtype: DType) -> Array | None:
@@ -89,7 +102,7 @@ def numbers_at_once(text: bytes, dtype: DType) -> Array | None:
     code = _CODES.get(dtype.number)
     if code is None:
         return None
-    if len(text) > SHORT and (lists := text.count(b"[")) and lists * LONG_LISTS <= len(text):
+    if len(text) > SHORT and (lists := _lists(text)) and lists * LONG_LISTS <= len(text):
         return _in_few_lists(text, lists, code, dtype)
     outline = skeleton(text)
     shape = shape_of(outline)
@@ -103,6 +116,13 @@ def numbers_at_once(text: bytes, dtype: DType) -> Array | None:
     values = _parsed(text if outline else b"[%b]" % text, code)
     array = None if values is None else elements(values, dtype)
     return None if array is None else _shaped(array, shape, dtype)
+
+
+def _lists(text: bytes) -> int:
+    """How many lists begin in a text of lists and numbers."""
+    if len(text) < _COUNTED:
+        return text.count(b"[")
+    return int(np.count_nonzero(np.frombuffer(text, np.uint8) == _OPENING))
 
 
 def _in_few_lists(text: bytes, lists: int, code: Code, dtype: DType) -> Array | None:
@@ -142,30 +162,38 @@ def numbers(
     """
     if end - start <= PIECE:
         return numbers_at_once(text[start:end], dtype)
-    code = _CODES.get(dtype.number)
-    if code is None:
+    if dtype.number not in _CODES:
         return None
-    pieces = yield from _pieces(text, start, end, careful is not None)
+    pieces = yield from _pieces(text, start, end, dtype, careful is not None)
     if pieces is None:
         return None
-    whole = b",".join([piece.outline for piece in pieces])
-    shape = shape_of(whole)
+    whole = yield from joined(list(separated([piece.outline for piece in pieces])))
+    shape = yield from shape_in_steps(whole)
     if shape is None:
         if careful is None:
             return None
         raise careful.mistake(*irregularity(whole))
-    yield
+    return (yield from _assembled(text, pieces, shape, dtype, careful))
+
+
+def _assembled(
+    text: bytes, pieces: deque[_Piece], shape: Shape, dtype: DType, careful: Careful | None
+) -> Generator[None, None, Array | None]:
+    """The pieces' numbers in one array of this shape."""
     array = np.empty(math.prod(shape), element_type(dtype))
-    done = depth = 0
-    for start, stop, _, opened in pieces:
-        before = depth
-        depth += opened
-        part = _part(b"%b%b%b" % (b"[" * before, text[start:stop], b"]" * depth), dtype, done, shape, careful)
+    done = 0
+    while pieces:
+        piece = pieces.popleft()
+        part = piece.elements
+        if part is None and careful is not None:
+            part = _with_care(piece.alone(text), dtype, done, shape, careful)
+            yield
         if part is None or done + len(part) > len(array):
             return None
         array[done : done + len(part)] = part
         done += len(part)
-        yield
+        if len(pieces) % (8 * _TOGETHER) == 0:
+            yield
     found = _shaped(array[:done], shape, dtype)
     if found is None and careful is not None:
         if done == len(array):
@@ -174,39 +202,50 @@ def numbers(
     return found
 
 
-def _pieces(text: bytes, start: int, end: int, words: bool) -> Generator[None, None, list[_Piece] | None]:
+def _pieces(
+    text: bytes, start: int, end: int, dtype: DType, words: bool
+) -> Generator[None, None, deque[_Piece] | None]:
     """The text cut at commas; None if there is anything but numbers (and their words)."""
-    pieces = []
+    pieces: deque[_Piece] = deque()
+    code = _CODES[dtype.number]
     comma = start
+    depth = 0
     while comma >= 0:
-        comma = text.find(b",", start + PIECE, end)
+        comma = text.find(b",", start + CACHED, end)
         stop = comma if comma >= 0 else end
-        if stop - start > 2 * PIECE + _LONGEST:
+        if stop - start > PIECE + _LONGEST:
             return None
         outline = skeleton(text[start:stop])
         found = contents(outline)
-        if words and not found.lists_only:
+        plain = found.lists_only
+        if words and not plain:
             outline = skeleton(without_words(text[start:stop]))
             found = contents(outline)
         if not found.lists_only:
             return None
-        pieces.append(_Piece(start, stop, outline, found.opened))
+        piece = _Piece(start, stop, outline, depth, depth + found.opened, None)
+        if plain and 0 <= depth <= MAX_RANK and 0 <= piece.after <= MAX_RANK:
+            values = _parsed(piece.alone(text), code)
+            piece = piece._replace(elements=None if values is None else elements(values, dtype))
+        pieces.append(piece)
+        depth = piece.after
         start = stop + 1
-        yield
+        if len(pieces) % _TOGETHER == 0:
+            yield
     return pieces
 
 
-def _part(text: bytes, dtype: DType, first: int, shape: Shape, careful: Careful | None) -> Array | None:
-    """The numbers of one piece of a large text, as `elements` of the dtype."""
+def _with_care(text: bytes, dtype: DType, first: int, shape: Shape, careful: Careful) -> Array:
+    """The `elements` of a piece that simdjson alone does not read; BadInput if there is a mistake in it."""
     code = _CODES[dtype.number]
     values = _parsed(text, code)
-    if values is None and careful is not None:
+    if values is None:
         words = _parsed(without_words(text), code) if code == "d" else None
         values = None if words is None else with_words(words, text)
         if values is None:
             values = careful.values(text, first, shape)
-    part = None if values is None else elements(values, dtype)
-    if part is None and values is not None and careful is not None:
+    part = elements(values, dtype)
+    if part is None:
         low, high = range_of(dtype)
         place = int(np.argmax((values < low) | (values > high)))
         raise careful.mistake(unravelled(first + place, shape), out_of_range(int(values[place]), dtype))

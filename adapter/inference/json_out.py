@@ -25,6 +25,7 @@ from adapter.inference.tensor import (
     aligned,
     length_of_strings,
 )
+from adapter.joining import joined
 
 NonFinite = Literal["tfs", "null", "string"]
 
@@ -64,7 +65,7 @@ def predictions_in_steps(
     """The same for large answers: yields every few milliseconds, so that others get their turn."""
     if row:
         _check_batch_size(outputs)
-    return (yield from joined(_answer(outputs, row, nonfinite)))
+    return (yield from together(_answer(outputs, row, nonfinite)))
 
 
 def size(outputs: Iterable[Tensor]) -> int:
@@ -77,14 +78,14 @@ def size(outputs: Iterable[Tensor]) -> int:
     return total
 
 
-def joined(pieces: Iterator[bytes]) -> Generator[None, None, bytes]:
-    """All pieces; yields after each that took some time."""
+def together(pieces: Iterator[bytes]) -> Generator[None, None, bytes]:
+    """All pieces; yields after each that took some time, and while they are joined."""
     parts = []
     for piece in pieces:
         parts.append(piece)
         if len(piece) > 1:
             yield
-    return b"".join(parts)
+    return (yield from joined(parts))
 
 
 def _answer(outputs: Mapping[str, Tensor], row: bool, nonfinite: NonFinite) -> Iterator[bytes]:

@@ -4,18 +4,22 @@ simdjson's `as_buffer` flattens ragged lists without a word. So the skeleton is 
 have: `[[,],[,],[,]]` is (3, 2). How the numbers themselves are read, and counted, is `json_numbers`'.
 """
 
+from collections.abc import Generator
 from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
 
-from adapter.inference.tensor import Shape
+from adapter.inference.tensor import Array, Shape
+from adapter.inference.turns import at_once
 
 # All that a number or white space is made of. What is left of a list of lists of numbers is brackets and commas.
 NUMERIC = b"0123456789+-.eE \t\r\n"
 # Skeletons up to this length are looked up, longer ones compared: hashing is cheaper than building an equal one only here.
 _REMEMBERED = 4096
-_MAX_RANK = 64
+MAX_RANK = 64
+# Characters compared in one go, at first and at most.
+_SHORT, _LONG = 1 << 8, 1 << 20
 _OPENING, _CLOSING, _COMMA = b"[],"
 
 
@@ -47,29 +51,48 @@ def shape_of(skeleton: bytes) -> Shape | None:
 
     A list without comma has one value or none, the skeleton can't tell: its size is given as 1.
     """
-    return _known_shape(skeleton) if len(skeleton) < _REMEMBERED else _shape(skeleton)
+    return _known_shape(skeleton) if len(skeleton) < _REMEMBERED else at_once(shape_in_steps(skeleton))
 
 
-def _shape(skeleton: bytes) -> Shape | None:
-    depth = len(skeleton) - len(skeleton.lstrip(b"["))
-    if depth > _MAX_RANK:
-        return None
+def shape_in_steps(skeleton: bytes) -> Generator[None, None, Shape | None]:
+    """The same; yields every millisecond or so where it is long.
+
+    From the inside out: where a list begins with so many equal elements, each of `period` characters with its comma, the
+    skeleton is its own from there on when it is moved by a period, until the last comma meets the bracket that closes it.
+    """
+    start = skeleton[: MAX_RANK + 1]
+    depth = len(start) - len(start.lstrip(b"["))
+    if not depth or depth > MAX_RANK:
+        return None if skeleton else ()
+    characters = np.frombuffer(skeleton, np.uint8)
     shape = []
-    element = b""
-    closed = 0
+    period = 1
     for level in reversed(range(depth)):
-        # The first list of a level opens at index `level`; it closes where that many brackets first close in a row.
-        # (The outermost at the end, or the comparison below fails.)
-        closed = skeleton.find(b"]" * (depth - level), closed) if level else len(skeleton) - depth
-        if closed < 0:
+        inside = level + 1
+        end = inside + period - 1
+        if end < len(skeleton) and characters[end] == _COMMA:
+            end = yield from _differs(characters, inside, period)
+        if end >= len(skeleton) or characters[end] != _CLOSING or (end + 1 - inside) % period:
             return None
-        inside = closed + depth - level - 1 - (level + 1)
-        size, rest = divmod(inside + 1, len(element) + 1)
-        if rest or not size:
-            return None
-        shape.append(size)
-        element = b"[%b]" % ((element + b",") * size)[:-1]
-    return tuple(reversed(shape)) if element == skeleton else None
+        shape.append((end + 1 - inside) // period)
+        period = end + 2 - level
+    return tuple(reversed(shape)) if end == len(skeleton) - 1 else None
 
 
-_known_shape = lru_cache(1024)(_shape)
+def _differs(characters: Array, start: int, period: int) -> Generator[None, None, int]:
+    """Where a character first differs from the one that stands a period before it, from the second period on; or the end."""
+    length = _SHORT
+    while start + period < len(characters):
+        later = characters[start + period : start + period + length]
+        different = characters[start : start + len(later)] != later
+        place = int(different.argmax())
+        if different[place]:
+            return start + period + place
+        start += len(later)
+        length = min(2 * length, _LONG)
+        if length == _LONG:
+            yield
+    return len(characters)
+
+
+_known_shape = lru_cache(1024)(lambda skeleton: at_once(shape_in_steps(skeleton)))

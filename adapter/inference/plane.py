@@ -9,8 +9,6 @@ from adapter.inference.coalesce import Coalescer, Traces
 from adapter.inference.lanes import Prediction, Tensors
 from adapter.inference.limits import Limit, overloaded
 from adapter.inference.signatures import Endpoint, Servable, Signatures
-from adapter.inference.tensor import STRING
-from adapter.inference.tensor_proto import STRINGS
 from adapter.inference.turns import LARGE, Turns
 from adapter.telemetry.metrics import CALLS_LIMIT, MODEL_CALLS_WAITING
 from adapter.telemetry.traces import Trace, Trip
@@ -86,7 +84,7 @@ class DataPlane:
         full = False
         trip = Trip(traces)
         try:
-            if any(tensor.dtype is STRING and tensor.data.size > STRINGS for tensor in inputs.values()):
+            if wire.is_large(inputs):
                 request = await self.turns.take(wire.predict_request_in_steps(endpoint.spec, inputs), deadline)
             else:
                 request = wire.predict_request(endpoint.spec, inputs)

@@ -90,6 +90,11 @@ def length_of_strings(strings: Array) -> int:
     return sum(map(len, strings.ravel().tolist()))
 
 
+def memory_of(array: Array) -> memoryview:
+    """The bytes of an array of numbers, in row-major order."""
+    return array.reshape(-1).view(np.uint8).data
+
+
 def aligned(array: Array) -> Array:
     """The array on the boundary of its type: itself, or a copy."""
     return array if array.flags.aligned else array.copy()

@@ -24,6 +24,7 @@ from adapter.inference.plane import DataPlane
 from adapter.inference.signatures import DEFAULT_SIGNATURE, Servable
 from adapter.inference.tensor import TensorSpec
 from adapter.inference.turns import LARGE, at_once
+from adapter.joining import STEP
 from adapter.pb import serving_pb2
 
 T = TypeVar("T")
@@ -111,7 +112,8 @@ class V2:
             request = await self._plane.turns.take(v2_in.parse_in_steps(received, length), exchange.deadline)
         endpoint = await self._plane.endpoint(servable, request.signature_name, exchange.deadline)
         wanted = request.outputs(endpoint.signature)
-        inputs = await self._done(request.tensors_in_steps(endpoint.signature), request.text_size, exchange)
+        large = request.text_size >= LARGE
+        inputs = await self._done(request.tensors_in_steps(endpoint.signature), large, exchange)
         exchange.lap("parse")
         exchange.attributes["tandem.signature"] = request.signature_name[:128] or DEFAULT_SIGNATURE
         prediction = await self._plane.predict(endpoint, inputs, exchange.deadline, exchange.trace)
@@ -120,16 +122,17 @@ class V2:
         outputs = [(name, prediction.outputs[name], binary) for name, binary in wanted]
         steps = v2_out.response_in_steps(servable.model, prediction.version, request.id, outputs)
         text_size = json_out.size([tensor for _, tensor, binary in outputs if tensor.dtype.is_string or not binary])
-        body, json_length = await self._done(steps, text_size, exchange)
+        large = text_size >= LARGE or json_out.size([tensor for _, tensor, _ in outputs]) > STEP
+        body, json_length = await self._done(steps, large, exchange)
         exchange.lap("render")
         about: Mapping[str, str] = _JSON
         if json_length is not None:
             about = {"Content-Type": "application/octet-stream", v2_in.HEADER_LENGTH: str(json_length)}
         return await encoded(headers, body, about)
 
-    async def _done(self, steps: Generator[None, None, T], text_size: int, exchange: Exchange) -> T:
-        """The result of steps; they take turns with others if there is much to read or to write value by value."""
-        return at_once(steps) if text_size < LARGE else await self._plane.turns.take(steps, exchange.deadline)
+    async def _done(self, steps: Generator[None, None, T], large: bool, exchange: Exchange) -> T:
+        """The result of steps; they take turns with others if there is much to read or to write."""
+        return await self._plane.turns.take(steps, exchange.deadline) if large else at_once(steps)
 
     async def _metadata(self, servable: Servable, deadline: float) -> dict[str, Any]:
         """The model as its default signature has it."""

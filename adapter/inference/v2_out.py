@@ -6,12 +6,12 @@ strings of ProtoJSON ("NaN", "Infinity", "-Infinity"), which numpy, too, reads a
 
 from collections.abc import Generator, Iterable, Iterator
 from struct import Struct
-from typing import Any
 
 import orjson
 
 from adapter.inference import json_out
-from adapter.inference.tensor import BadInput, Tensor
+from adapter.inference.tensor import BadInput, Tensor, memory_of
+from adapter.joining import Piece, joined, separated
 
 Steps = Generator[None, None, tuple[bytes, int | None]]
 
@@ -35,30 +35,25 @@ def response_in_steps(
         about["id"] = request_id
     parts = [orjson.dumps(about)[:-1], b',"outputs":[']
     separator = b""
-    binary: list[Any] = []
+    binary: list[Piece] = []
     for name, tensor, wants_binary in outputs:
         described = orjson.dumps({"name": name, "datatype": tensor.dtype.v2, "shape": tensor.shape})
         parts += (separator, described[:-1])
         separator = b","
         if wants_binary:
-            contents: list[Any] = [tensor.data]
-            if tensor.dtype.is_string:
-                contents = yield from _strings_as_binary(tensor)
-            size = sum([memoryview(content).nbytes for content in contents])
-            parts.append(b',"parameters":{"binary_data_size":%d}}' % size)
+            contents = (yield from _strings_as_binary(tensor)) if tensor.dtype.is_string else [memory_of(tensor.data)]
+            parts.append(b',"parameters":{"binary_data_size":%d}}' % sum(map(len, contents)))
             binary += contents
         else:
             parts += (b',"data":', (yield from _as_json(name, tensor)), b"}")
     parts.append(b"]}")
-    if not binary:
-        return b"".join(parts), None
-    length = sum(map(len, parts))
-    return b"".join([*parts, *binary]), length
+    length = sum(map(len, parts)) if binary else None
+    return (yield from joined([*parts, *binary])), length
 
 
-def _strings_as_binary(tensor: Tensor) -> Generator[None, None, list[Any]]:
+def _strings_as_binary(tensor: Tensor) -> Generator[None, None, list[Piece]]:
     pack = _LENGTH.pack
-    runs: list[Any] = [b""]  # a tensor without strings is binary data all the same
+    runs: list[Piece] = [b""]  # a tensor without strings is binary data all the same
     for run in _runs(tensor.data.ravel().tolist()):
         runs.append(b"".join([part for item in run for part in (pack(len(item)), item)]))
         yield
@@ -81,7 +76,7 @@ def _as_json(name: str, tensor: Tensor) -> Generator[None, None, bytes]:
     if tensor.dtype.is_string:
         return (yield from _strings_as_json(name, tensor))
     flat = Tensor(tensor.dtype, tensor.data.reshape(-1))
-    return (yield from json_out.joined(json_out.in_pieces(name, flat, "string")))
+    return (yield from json_out.together(json_out.in_pieces(name, flat, "string")))
 
 
 def _strings_as_json(name: str, tensor: Tensor) -> Generator[None, None, bytes]:
@@ -99,7 +94,7 @@ def _strings_as_json(name: str, tensor: Tensor) -> Generator[None, None, bytes]:
         texts.append(orjson.dumps(decoded)[1:-1])
         done += len(run)
         yield
-    return b"[%b]" % b",".join(texts)
+    return (yield from joined([b"[", *separated(texts), b"]"]))
 
 
 def _is_text(item: bytes) -> bool:

@@ -9,10 +9,11 @@ from collections.abc import Generator, Mapping
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from adapter.inference.tensor import DType, Shape, Tensor
+from adapter.inference.tensor import STRING, DType, Shape, Tensor, length_of_strings, memory_of
 from adapter.inference.tensor_proto import BYTES, STRINGS, VARINT, Range, fields, in_place, read_tensor
 from adapter.inference.turns import at_once
 from adapter.inference.varints import read_varint
+from adapter.joining import STEP, Piece, joined
 
 
 def model_spec(name: str, version: int | None, label: str | None, signature: str) -> bytes:
@@ -27,35 +28,48 @@ def model_spec(name: str, version: int | None, label: str | None, signature: str
     return b"".join(parts)
 
 
-def predict_request(spec: bytes, inputs: Mapping[str, Tensor], texts: Mapping[str, list[bytes]] | None = None) -> bytes:
-    """An encoded `PredictRequest`; numbers travel as `tensor_content`, copied once from their arrays.
-
-    `texts` are the encoded strings of inputs that hold some.
-    """
+def predict_request(spec: bytes, inputs: Mapping[str, Tensor]) -> bytes:
+    """An encoded `PredictRequest`; numbers travel as `tensor_content`, copied once from their arrays."""
     parts: list[Any] = [b"\x0a", varint(len(spec)), spec]
     for name, tensor in inputs.items():
         if tensor.dtype.is_string:
-            runs = [_strings(tensor.data.ravel().tolist())] if texts is None else texts[name]
-            parts += (_entry_head(name, tensor.dtype.number, tensor.data.shape, sum(map(len, runs))), *runs)
+            strings = _strings(tensor.data.ravel().tolist())
+            parts += (_entry_head(name, tensor.dtype.number, tensor.data.shape, len(strings)), strings)
         else:
-            data = tensor.data
-            size = data.nbytes
-            content = b"\x22" + varint(size)
-            parts += (_entry_head(name, tensor.dtype.number, data.shape, size + len(content)), content, data)
+            parts += (_numbers_head(name, tensor), tensor.data)
     return b"".join(parts)
 
 
 def predict_request_in_steps(spec: bytes, inputs: Mapping[str, Tensor]) -> Generator[None, None, bytes]:
-    """The same; yields every few milliseconds where there are many strings."""
-    texts: dict[str, list[bytes]] = {}
+    """The same; yields every few milliseconds where inputs are large."""
+    parts: list[Piece] = [b"\x0a", varint(len(spec)), spec]
     for name, tensor in inputs.items():
         if tensor.dtype.is_string:
             items = tensor.data.ravel().tolist()
-            texts[name] = []
+            runs: list[bytes] = []
             for start in range(0, len(items), STRINGS):
-                texts[name].append(_strings(items[start : start + STRINGS]))
+                runs.append(_strings(items[start : start + STRINGS]))
                 yield
-    return predict_request(spec, inputs, texts)
+            parts += (_entry_head(name, tensor.dtype.number, tensor.data.shape, sum(map(len, runs))), *runs)
+        else:
+            parts += (_numbers_head(name, tensor), memory_of(tensor.data))
+    return (yield from joined(parts))
+
+
+def is_large(inputs: Mapping[str, Tensor]) -> bool:
+    """Whether it takes long to encode these."""
+    return any(
+        tensor.data.size > STRINGS or length_of_strings(tensor.data) > STEP
+        if tensor.dtype is STRING
+        else tensor.data.nbytes > STEP
+        for tensor in inputs.values()
+    )
+
+
+def _numbers_head(name: str, tensor: Tensor) -> bytes:
+    size = tensor.data.nbytes
+    content = b"\x22" + varint(size)
+    return _entry_head(name, tensor.dtype.number, tensor.data.shape, size + len(content)) + content
 
 
 def _strings(items: list[bytes]) -> bytes:

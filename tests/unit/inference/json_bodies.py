@@ -58,6 +58,7 @@ class pieces_of:  # noqa: N801 - a context manager for property tests, which fun
         if size is not None:
             for owner, name, value in (
                 (json_numbers, "PIECE", size),
+                (json_numbers, "CACHED", size),
                 (json_numbers, "SHORT", 0),
                 (json_numbers, "LONG_LISTS", 0),
                 (json_in, "PIECE", size),

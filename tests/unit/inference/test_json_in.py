@@ -387,6 +387,7 @@ def test_the_parser_is_free_again_after_a_text_that_it_refused(wrong: str) -> No
 
 def test_without_a_careful_reader_large_texts_are_read_or_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(json_numbers, "PIECE", 8)
+    monkeypatch.setattr(json_numbers, "CACHED", 8)
 
     def read(text: bytes, dtype: DType) -> list[Any] | None:
         steps = json_numbers.numbers(text, 0, len(text), dtype)

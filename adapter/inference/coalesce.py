@@ -2,8 +2,8 @@
 
 A lane is one servable, signature and set of inner shapes. A request that finds its lane idle goes out at once; those
 that arrive while a call is in flight leave together when it returns, so load sets the batch size and an idle service
-adds no wait. Only two things go by the clock: deadlines, and the head of a lane that has waited for `MAX_AGE` seconds,
-which no longer waits for the call in flight.
+adds no wait. As many as fit one call leave too, whatever is in flight. Only two things go by the clock: deadlines, and the
+head of a lane that has waited for `MAX_AGE` seconds, which no longer waits for the call in flight.
 
     arrive ──idle──► call alone ──returns──► who waits? ── nobody ──► idle
        └──busy──► wait in lane ◄──────────────── rows ≤ MAX_ROWS, bytes ≤ MAX_BYTES ──► one call, split, again
@@ -63,7 +63,7 @@ class Coalescer:
         lane = self._lanes.get(key)
         if lane is not None:
             waiting = Waiting(inputs, rows, size, deadline, self._loop.time(), trace, self._loop.create_future())
-            return await self._ride(lane, waiting)
+            return await self._ride(key, lane, waiting)
         lane = self._lanes[key] = Lane(endpoint, calls=1)
         BATCH_REQUESTS.observe(1)
         try:
@@ -71,9 +71,10 @@ class Coalescer:
         finally:
             self._returned(key, lane)
 
-    async def _ride(self, lane: Lane, waiting: Waiting) -> Prediction:
-        lane.waiting.append(waiting)
+    async def _ride(self, key: Hashable, lane: Lane, waiting: Waiting) -> Prediction:
         self._riding.add(waiting)
+        if lane.add(waiting):
+            self._next(key, lane)
         if self._sweeper is None:
             self._sweeper = self._loop.call_later(SWEEP, self._sweep)
         try:

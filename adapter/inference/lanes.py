@@ -48,11 +48,20 @@ class Call:
 
 @dataclass(slots=True, eq=False)
 class Lane:
-    """Requests that may share a call, in order of arrival, and the calls that are in flight for it."""
+    """Requests that may share a call, in order of arrival, what they add up to, and the calls that are in flight for it."""
 
     endpoint: Endpoint
     waiting: deque[Waiting] = field(default_factory=deque)
     calls: int = 0
+    rows: int = 0
+    size: int = 0
+
+    def add(self, waiting: Waiting) -> bool:
+        """One more waits; whether as many do as fit one call, so that nothing is gained by waiting on."""
+        self.waiting.append(waiting)
+        self.rows += waiting.rows
+        self.size += waiting.size
+        return self.rows >= MAX_ROWS or self.size >= MAX_BYTES
 
     def take(self) -> list[Waiting]:
         """The longest run from the head of the lane that fits one call; those who gave up are left out."""
@@ -63,6 +72,8 @@ class Lane:
             if batch and (rows + head.rows > MAX_ROWS or size + head.size > MAX_BYTES):
                 break
             self.waiting.popleft()
+            self.rows -= head.rows
+            self.size -= head.size
             if not head.answer.done():
                 batch.append(head)
                 rows, size = rows + head.rows, size + head.size

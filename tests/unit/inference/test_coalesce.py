@@ -218,7 +218,7 @@ async def test_strings_count_by_their_bytes_towards_the_bound_of_a_batch(monkeyp
     first = asyncio.create_task(coalescer.predict(ENDPOINT, string(1), soon()))
     await called.wait()
     others = [asyncio.create_task(coalescer.predict(ENDPOINT, string(400), soon())) for _ in range(5)]
-    await arrived(coalescer, 5)
+    await arrived(coalescer, 1)
     gate.set()
     await asyncio.gather(first, *others)
     assert calls == [1, 2, 2, 1]
@@ -268,10 +268,27 @@ async def test_a_batch_never_exceeds_the_bound_of_rows(monkeypatch: pytest.Monke
     coalescer = Coalescer(model)
     first = await first_call_in_flight(coalescer, model)
     others = [asyncio.create_task(coalescer.predict(ENDPOINT, rows(i, i, i), soon())) for i in range(3)]
-    await arrived(coalescer, 3)
+    await arrived(coalescer, 1)
     model.gate.set()
     await asyncio.gather(first, *others)
     assert model.calls == [1, 3, 3, 3]
+
+
+async def test_as_many_as_fit_one_call_leave_whatever_is_in_flight(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lanes, "MAX_ROWS", 4)
+    model = Model()
+    coalescer = Coalescer(model)
+    first = await first_call_in_flight(coalescer, model)
+    riders = [asyncio.create_task(coalescer.predict(ENDPOINT, rows(value), soon())) for value in range(6)]
+    await arrived(coalescer, 2)
+    while len(model.calls) < 2:
+        await asyncio.sleep(0)
+    assert model.calls == [1, 4]
+    assert not first.done()
+    model.gate.set()
+    assert [answer(prediction)[0] for prediction in await asyncio.gather(*riders)] == [2 + value / 2 for value in range(6)]
+    await first
+    assert model.calls == [1, 4, 2]
 
 
 async def test_an_output_without_the_batch_dimension_is_asked_for_one_by_one() -> None:

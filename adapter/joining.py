@@ -18,13 +18,17 @@ _new.argtypes = [ctypes.c_void_p, ctypes.c_ssize_t]
 _address = ctypes.pythonapi.PyBytes_AsString
 _address.restype = ctypes.c_void_p
 _address.argtypes = [ctypes.py_object]
+_view = ctypes.pythonapi.PyMemoryView_FromMemory
+_view.restype = ctypes.py_object
+_view.argtypes = [ctypes.c_void_p, ctypes.c_ssize_t, ctypes.c_int]
+_WRITABLE = 0x200  # PyBUF_WRITE, from <cpython/pybuffer.h>
 
 
 class Whole:
     """Bytes whose size is known before they are there. They are filled in order, and given out once they are full.
 
     Python's C API allows to write into a `bytes` that was made without contents, as long as nobody else has seen it
-    (`PyBytes_FromStringAndSize`, `PyBytes_AsString` in "Bytes Objects"): `io` makes its own that way.
+    ("Bytes Objects", `PyBytes_FromStringAndSize` and `PyBytes_AsString`): its own `join` is made that way.
     """
 
     __slots__ = ("_filled", "_room", "_whole", "size")
@@ -34,10 +38,7 @@ class Whole:
         self._filled = 0
         self._whole: bytes = _new(None, size)
         # A `bytes` of no length or one is Python's own, and shared: there is nothing to write to.
-        at = _address(self._whole) if size > 1 else None
-        self._room = (
-            memoryview((ctypes.c_char * size).from_address(at)).cast("B") if at else memoryview(bytearray(size))
-        )
+        self._room = _view(_address(self._whole), size, _WRITABLE) if size > 1 else memoryview(bytearray(size))
 
     def add(self, piece: Piece) -> None:
         """The next of them. Raises ValueError where there is no room for so many."""

@@ -170,8 +170,18 @@ class Reader:
         if self._rest:
             data = self._rest + data
             self._rest = b""
-        at = 0
+        at, size = 0, len(data)
         while True:
+            if self._begun and not (self._in_data or self._padding or self._in_block) and size - at >= 9:
+                # The way of most: a DATA frame that is here whole. It costs a third of the way that all others take.
+                word, flags, stream = HEAD.unpack_from(data, at)
+                length, stream = word >> 8, stream & MAX_STREAM
+                start = at + 9
+                plain = word & 0xFF == DATA and stream and not flags & PADDED
+                if plain and length <= self._max and start + length <= size:
+                    at = start + length
+                    yield DATA, flags & END_STREAM, stream, _piece(data, start, at), length
+                    continue
             step = self._inside if self._in_data or self._padding else self._next
             before = at
             at, frame = step(data, at)
@@ -213,7 +223,7 @@ class Reader:
             return at, None
         self._left -= stop - at
         self._in_data = self._left > 0
-        piece = memoryview(data)[at:stop] if stop - at > _VIEW else data[at:stop]
+        piece = _piece(data, at, stop)
         counted, self._beside = stop - at + self._beside, 0
         return stop, (DATA, 0 if self._in_data else self._flags, self._stream, piece, counted)
 
@@ -262,6 +272,10 @@ class Reader:
             return None
         self._in_block = False
         return bytes(self._block)
+
+
+def _piece(data: bytes, start: int, stop: int) -> bytes | memoryview:
+    return memoryview(data)[start:stop] if stop - start > _VIEW else data[start:stop]
 
 
 def _check_length(kind: int, flags: int, length: int) -> None:

@@ -230,7 +230,7 @@ def _pieces(
         pieces.append(piece)
         depth = piece.after
         start = stop + 1
-        if len(pieces) % _TOGETHER == 0:
+        if len(pieces) % _TOGETHER == 0 or not plain:
             yield
     return pieces
 

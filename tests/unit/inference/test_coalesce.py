@@ -286,7 +286,9 @@ async def test_as_many_as_fit_one_call_leave_whatever_is_in_flight(monkeypatch: 
     assert model.calls == [1, 4]
     assert not first.done()
     model.gate.set()
-    assert [answer(prediction)[0] for prediction in await asyncio.gather(*riders)] == [2 + value / 2 for value in range(6)]
+    assert [answer(prediction)[0] for prediction in await asyncio.gather(*riders)] == [
+        2 + value / 2 for value in range(6)
+    ]
     await first
     assert model.calls == [1, 4, 2]
 

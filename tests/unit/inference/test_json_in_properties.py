@@ -26,9 +26,9 @@ from adapter.inference.tensor import (
     UINT64,
     BadInput,
     DType,
-    Tensor,
 )
 from tests.unit.inference.json_bodies import X, pieces_of, refusal, signature, tensors
+from tests.unit.steps import run
 
 INT32_RANGE = (-(2**31), 2**31 - 1)
 RANGES = {INT64: (-(2**63), 2**63 - 1), UINT64: (0, 2**64 - 1), UINT32: (0, 2**32 - 1)}
@@ -116,16 +116,6 @@ def test_large_bodies_are_read_in_many_short_steps() -> None:
         steps, found = run(json_in.parse(body).tensors_in_steps(X))
         np.testing.assert_array_equal(found["x"].data, array.astype(np.float32))
         assert steps >= len(body) // (json_numbers.PIECE + 200_000)
-
-
-def run(steps: json_in.Steps) -> tuple[int, dict[str, Tensor]]:
-    made = 0
-    while True:
-        try:
-            next(steps)
-        except StopIteration as stop:
-            return made, stop.value
-        made += 1
 
 
 @st.composite

@@ -30,6 +30,7 @@ from adapter.inference.tensor import (
     DType,
     Tensor,
 )
+from tests.unit.steps import run
 
 
 def tensor(dtype: DType, values: object) -> Tensor:
@@ -216,16 +217,6 @@ class steps_of:  # noqa: N801 - a context manager for property tests, which func
     @staticmethod
     def _set(step: int, strings: int, octets: int, rows: int) -> None:
         json_out.STEP, json_out._STRINGS, json_out._STRINGS_BYTES, json_out._ROWS_TOGETHER = step, strings, octets, rows
-
-
-def run(steps: Any) -> tuple[int, bytes]:
-    made = 0
-    while True:
-        try:
-            next(steps)
-        except StopIteration as stop:
-            return made, stop.value
-        made += 1
 
 
 def test_large_answers_are_written_in_many_short_steps_and_little_memory() -> None:

@@ -68,14 +68,19 @@ def joined(pieces: Sequence[Piece]) -> Generator[None, None, bytes]:
     for piece in pieces:
         view = memoryview(piece)
         while view:
-            part = view[:room]
-            whole.add(part)
-            view = view[len(part) :]
-            room -= len(part)
+            fitting = view[:room]
+            whole.add(fitting)
+            view = view[len(fitting) :]
+            room -= len(fitting)
             if not room:
                 room = STEP
                 yield
     return whole.take()
+
+
+def part(data: bytes, start: int, end: int) -> Generator[None, None, bytes]:
+    """`data[start:end]`; yields like `joined`."""
+    return (yield from joined([memoryview(data)[start:end]]))
 
 
 def separated(pieces: Sequence[Piece]) -> Iterator[Piece]:

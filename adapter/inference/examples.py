@@ -15,11 +15,12 @@ from adapter.inference import json_out, json_parts, json_scan
 from adapter.inference.base64 import decode_base64, is_base64
 from adapter.inference.json_parts import Large
 from adapter.inference.json_scan import echo, type_name
+from adapter.inference.json_strings import LongText
 from adapter.inference.json_tree import signature_name
 from adapter.inference.tensor import BadInput
 from adapter.inference.tensor_proto import BYTES, fields
 from adapter.inference.turns import LARGE
-from adapter.inference.wire import field, varint
+from adapter.inference.wire import field, varint, wrapped
 from adapter.joining import joined, separated
 from adapter.pb import serving_pb2, tensorflow_pb2
 
@@ -33,6 +34,7 @@ _TOGETHER = 1 << 9
 _RUN = 1 << 13
 # The list in a Feature that holds values of each kind (tensorflow.proto).
 _FIELDS: dict[Kind, int] = {"bytes": 1, "float": 2, "int64": 3}
+_MAY_BE_LONG = frozenset({Large, LongText, dict})
 _ONE_FLOAT = Struct("<4sf")
 
 
@@ -48,11 +50,11 @@ def request(body: bytes, spec: serving_pb2.ModelSpec) -> Steps[bytes]:
     named = serving_pb2.ModelSpec()
     named.CopyFrom(spec)
     named.signature_name = signature_name(tree)
-    context = (yield from _example(tree["context"], "context")) if "context" in tree else None
+    context = (yield from _example(tree["context"], "context", 2)) if "context" in tree else None
     examples = yield from _examples(tree)
     yield from json_parts.check({key: value for key, value in tree.items() if key not in ("examples", "context")})
     if context is not None:
-        examples.append(field(2, context))
+        examples += context
     size = sum(map(len, examples))
     # In an Input, a list of examples and one with a context are two fields.
     head = varint((1 if context is None else 2) << 3 | BYTES) + varint(size)
@@ -76,35 +78,39 @@ def _examples(tree: json_scan.Object) -> Steps[list[bytes]]:
     position = done = 0
     for piece in json_parts.pieces(values):
         for value in (yield from piece):
-            run.append(field(1, (yield from _example(value, f"examples[{position}]"))))
+            run += yield from _example(value, f"examples[{position}]", 1)
             position += 1
             done += len(value)
             if done > _TOGETHER:
-                runs.append(b"".join(run))
+                runs.append((yield from joined(run)))
                 run.clear()
                 done = 0
                 yield
-    runs.append(b"".join(run))
+    runs.append((yield from joined(run)))
     return runs
 
 
-def _example(value: Any, path: str) -> Steps[bytes]:
-    """An encoded Example."""
+def _example(value: Any, path: str, number: int) -> Steps[list[bytes]]:
+    """An Example as field `number` of a message; in parts if it is long, to be copied once all are there."""
     if not isinstance(value, dict):
         raise BadInput(f"{path}: Example must be JSON object but got JSON {type_name(value)}")
-    entries = []
+    entries: list[bytes] = []
+    long = False
+    done = 0
     try:
         for name, content in value.items():
-            if isinstance(content, Large):
-                feature = yield from _large_feature(content, name)
+            if type(content) in _MAY_BE_LONG:
+                long = True
+                feature = yield from _feature_in_parts(content, name)
+                entries += wrapped(1, [field(1, name.encode()), *wrapped(2, feature)])
             else:
-                feature = _feature(content, name)
-            entries.append(field(1, field(1, name.encode()) + field(2, feature)))
-            if len(entries) % _TOGETHER == 0:
+                entries.append(field(1, field(1, name.encode()) + field(2, _feature(content, name))))
+            done += 1
+            if done % _TOGETHER == 0:
                 yield
     except BadInput as error:
         raise BadInput(f"{path}: {error}") from None
-    return field(1, b"".join(entries))
+    return wrapped(number, wrapped(1, entries)) if long else [field(number, field(1, b"".join(entries)))]
 
 
 def _feature(content: Any, name: str) -> bytes:
@@ -121,31 +127,44 @@ def _feature(content: Any, name: str) -> bytes:
     return field(_FIELDS[kind], _values(values, kind))
 
 
-def _large_feature(content: Large, name: str) -> Steps[bytes]:
-    lists = []
+def _feature_in_parts(content: Any, name: str) -> Steps[list[bytes]]:
+    """The same of one that may be long, in parts."""
+    lists: list[bytes] = []
     kind: Kind | None = None
-    for piece in content.pieces():
+    for piece in json_parts.pieces(content if type(content) is Large else [content]):
         values = yield from piece
         found = _kind(values, name)
         kind = kind or found
         if found != kind:
             raise _mixed(name, kind)
-        lists.append(_values(values, kind))
+        if _is_long(values[0]):  # and alone
+            lists += wrapped(1, [_bytes(values[0])])
+        else:
+            lists.append(_values(values, kind))
     assert kind is not None  # noqa: S101 - a large list has values
-    return field(_FIELDS[kind], b"".join(lists))
+    return wrapped(_FIELDS[kind], lists)
+
+
+def _is_long(content: Any) -> bool:
+    """Whether it is a long string, or a long one of bytes."""
+    return type(content) is LongText or (is_base64(content) and type(content["b64"]) is LongText)
 
 
 def _values(values: Sequence[Any], kind: Kind) -> bytes:
     """An encoded list of values; several of them one after the other are a longer list."""
     if kind == "bytes":
-        items = [value.encode() if type(value) is str else decode_base64(value["b64"]) for value in values]
-        return b"".join([field(1, item) for item in items])
+        return b"".join([field(1, _bytes(value)) for value in values])
     if kind == "int64":
         if len(values) == 1:
             return field(1, varint(int(values[0])))
         return tensorflow_pb2.Int64List(value=map(int, values)).SerializeToString()
     with np.errstate(over="ignore"):
         return field(1, np.array(values, np.float64).astype("<f4").tobytes())
+
+
+def _bytes(value: Any) -> bytes:
+    """A string, or one of bytes."""
+    return value.encode() if isinstance(value, str) else decode_base64(value["b64"])
 
 
 def _kind(values: Sequence[Any], name: str) -> Kind:
@@ -174,7 +193,7 @@ def _kind_of_one(value: Any, name: str) -> Kind:
         if value > _INT64_MAX:
             raise BadInput(f"Feature: {name[:256]} has uint64_t element. Only int64_t is supported.")
         return "int64"
-    if type(value) is str or is_base64(value):
+    if isinstance(value, str) or is_base64(value):
         return "bytes"
     raise BadInput(f"Feature: {name[:256]} has element with unexpected JSON type: {type_name(value)}")
 

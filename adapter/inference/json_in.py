@@ -35,10 +35,11 @@ _TAIL = re.compile(rb",[ \t\r\n]*" + _SIGNATURE + rb"\Z")
 # Where there is more, it is white space, and is read with care.
 _LONGEST_HEAD, _LONGEST_TAIL = 4096, 512
 _KEY = b"signature_name"
+_COMMA = ord(",")
 # A list of numbers takes as long as the text of so many, besides its own.
 _EACH = 1 << 10
-# Text that is looked at for the key in one go: about 2 ms.
-_LOOKED_AT = 1 << 22
+# Text that is looked at for the key, and for braces, in one go: about 2 ms.
+_LOOKED_AT = 1 << 21
 _NUMBER_OR_LIST = b"[-0123456789 \t\r\n"
 
 
@@ -142,9 +143,11 @@ def _has_rows(array: Array) -> bool:
 def parse(body: bytes) -> PredictBody:
     """The outer structure of a predict body; BadInput if it has none."""
     usual = _usual(body)
-    if usual is not None and not _may_name_a_signature(body, usual.start, usual.end):
-        return usual
-    return _named(json_scan.load(body))
+    if usual is None or _may_name_a_signature(body, usual.start, usual.end):
+        return _named(json_scan.load(body))
+    if _may_end_early(usual) and _opened(body, usual.start, usual.end):
+        return _named(json_scan.load(body))
+    return usual
 
 
 def parse_in_steps(body: bytes) -> Generator[None, None, PredictBody]:
@@ -152,11 +155,15 @@ def parse_in_steps(body: bytes) -> Generator[None, None, PredictBody]:
     usual = _usual(body)
     if usual is None:
         return _named((yield from _read(body)))
+    counted = _may_end_early(usual)
+    opened = 0
     for start in range(usual.start, usual.end, _LOOKED_AT):
-        if _may_name_a_signature(body, start, min(start + _LOOKED_AT + len(_KEY), usual.end)):
+        stop = min(start + _LOOKED_AT, usual.end)
+        if _may_name_a_signature(body, start, min(stop + len(_KEY), usual.end)):
             return _named((yield from _read(body)))
+        opened += _opened(body, start, stop) if counted else 0
         yield
-    return usual
+    return usual if not opened else _named((yield from _read(body)))
 
 
 def _read(body: bytes) -> Generator[None, None, dict[str, Any]]:
@@ -172,6 +179,7 @@ def _named(tree: dict[str, Any]) -> PredictBody:
 def _usual(body: bytes) -> PredictBody | None:
     """A body of the usual form, its value unparsed: `{` signature name or none `,` instances or inputs `}`.
 
+    Or the signature name comes last, as long as the value has all its braces: `_may_end_early` and `_opened` tell.
     What follows the last brace is no part of the body, as in TFS; if it is not the right brace, the value won't parse.
     """
     head = _HEAD.match(body, 0, _LONGEST_HEAD)
@@ -186,8 +194,6 @@ def _usual(body: bytes) -> PredictBody | None:
         tail = _TAIL.search(body[window:end])
         if tail is not None:
             name, end = tail[1], window + tail.start()
-            if body.find(b"}", start, end) >= 0 and body.count(b"{", start, end) != body.count(b"}", start, end):
-                return None  # the object ends before what looks like its last member
     if start == end:
         return None
     try:
@@ -195,6 +201,16 @@ def _usual(body: bytes) -> PredictBody | None:
     except UnicodeDecodeError:
         return None
     return PredictBody(signature_name, key == b"instances", body, start, end)
+
+
+def _may_end_early(usual: PredictBody) -> bool:
+    """Whether the object may end before what looks like its last member."""
+    return usual.body[usual.end] == _COMMA and usual.body.find(b"}", usual.start, usual.end) >= 0
+
+
+def _opened(body: bytes, start: int, end: int) -> int:
+    """How many more braces are opened than closed between two offsets."""
+    return body.count(b"{", start, end) - body.count(b"}", start, end)
 
 
 def _may_name_a_signature(body: bytes, start: int, end: int) -> bool:

@@ -25,7 +25,7 @@ _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 _KEY = re.compile(rb'"[ \t\r\n]*:')
 _SPACE = re.compile(r"[ \t\r\n]*")
 _ECHO = 256
-_TYPES = {type(None): "Null", int: "Number", float: "Number", str: "String"}
+_TYPES = {type(None): "Null", int: "Number", float: "Number"}
 WHITE = b" \t\r\n"
 TOO_DEEP = "JSON Parse error: nested too deeply"
 
@@ -180,6 +180,8 @@ def type_name(value: Any) -> str:
     """What rapidjson calls the type of a JSON value."""
     if isinstance(value, list):
         return "Array"
+    if isinstance(value, str):
+        return "String"
     return str(value) if type(value) is bool else _TYPES.get(type(value), "Object")
 
 

@@ -16,6 +16,7 @@ from adapter.inference.conversion import converted, out_of_range, range_of, unpa
 from adapter.inference.json_numbers import unravelled
 from adapter.inference.json_ragged import count
 from adapter.inference.json_scan import Object, echo, type_name
+from adapter.inference.json_strings import LongText
 from adapter.inference.tensor import BFLOAT16, BOOL, Array, BadInput, DType, Shape, Tensor, TensorSpec
 
 MAX_RANK = 64
@@ -29,7 +30,7 @@ def signature_name(tree: Object) -> str:
         raise BadInput(
             f"JSON Value: {echo(tree)} not formatted correctly. 'signature_name' key must be a string value."
         )
-    return name
+    return name.whole() if isinstance(name, LongText) else name
 
 
 def tensors(tree: Object, inputs: Mapping[str, TensorSpec]) -> dict[str, Tensor]:
@@ -226,7 +227,7 @@ def _strings(leaves: list[Any], dtype: DType, where: Callable[[int], str]) -> Ar
         array[:] = [leaf.encode() for leaf in leaves]
         return array
     for position, leaf in enumerate(leaves):
-        if type(leaf) is str:
+        if isinstance(leaf, str):
             array[position] = leaf.encode()
         elif is_base64(leaf):
             try:

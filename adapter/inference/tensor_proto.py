@@ -9,6 +9,7 @@ import numpy as np
 
 from adapter.inference.tensor import BFLOAT16, DTYPES, HALF, STRING, Array, DType, Shape, Tensor
 from adapter.inference.varints import read_varint, unpack_varints
+from adapter.joining import STEP, part
 
 VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
 # A single value may stand for a whole tensor; no honest server means more than this by it.
@@ -52,6 +53,7 @@ def read_tensor(data: bytes, start: int, end: int) -> Generator[None, None, tupl
     content: Field = (4, BYTES, 0, 0)
     chunks: list[Field] = []
     strings: list[bytes] = []
+    copied = 0
     for field in fields(data, start, end):
         number, kind, first, last = field
         if number == 1 and kind == VARINT:
@@ -61,8 +63,10 @@ def read_tensor(data: bytes, start: int, end: int) -> Generator[None, None, tupl
         elif number == 4 and kind == BYTES:
             content = field
         elif number == STRING.field and kind == BYTES:
-            strings.append(data[first:last])
-            if len(strings) % STRINGS == 0:
+            strings.append(data[first:last] if last - first <= STEP else (yield from part(data, first, last)))
+            copied += last - first
+            if len(strings) % STRINGS == 0 or copied >= STEP:
+                copied = 0
                 yield
         else:
             chunks.append(field)
@@ -135,10 +139,14 @@ def _string_content(data: bytes, start: int, end: int, size: int) -> Generator[N
     if start + sum(lengths) != end:
         raise ValueError("tensor_content does not hold as many bytes as its lengths say")
     items = []
+    copied = 0
     for length in lengths:
-        items.append(data[start : start + length])
-        start += length
-        if len(items) % STRINGS == 0:
+        stop = start + length
+        items.append(data[start:stop] if length <= STEP else (yield from part(data, start, stop)))
+        start = stop
+        copied += length
+        if len(items) % STRINGS == 0 or copied >= STEP:
+            copied = 0
             yield
     return (yield from _objects(items))
 

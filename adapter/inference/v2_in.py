@@ -34,6 +34,8 @@ _LONG = 512
 _DATA = b'"data"'
 # Keys that are looked at in one go: about 2 ms.
 _TOGETHER = 1 << 10
+# Text that is looked through for a key in one go: about 2 ms.
+_LOOKED_AT = 1 << 21
 _VALUE_FOLLOWS = re.compile(rb"[ \t\r\n]*:[ \t\r\n]*")
 # Strings, and what Python's writers and others put for the numbers that JSON does not have.
 _BARE = re.compile(rb'"(?:[^"\\]++|\\.)*+(?:"|\Z)|-?Infinity|NaN', re.DOTALL)
@@ -268,7 +270,7 @@ def _without_long_lists(text: bytes, length: int) -> Generator[None, None, tuple
     spans: list[tuple[int, int]] = []
     parts: list[bytes] = []
     done = position = looked_at = 0
-    while (position := text.find(_DATA, position, length)) >= 0:
+    while (position := (yield from _next_data(text, position, length))) >= 0:
         position += len(_DATA)
         looked_at += 1
         if looked_at % _TOGETHER == 0:
@@ -302,6 +304,17 @@ def _without_long_lists(text: bytes, length: int) -> Generator[None, None, tuple
         return None
     placed = [given["data"] for given in inputs if type(given) is dict and type(given.get("data")) is int]
     return (tree, spans) if placed == list(range(len(spans))) else None
+
+
+def _next_data(text: bytes, position: int, length: int) -> Generator[None, None, int]:
+    """Where `_DATA` stands next; negative where it does not."""
+    while (near := position + _LOOKED_AT) < length:
+        found = text.find(_DATA, position, near)
+        if found >= 0:
+            return found
+        position = near - len(_DATA) + 1
+        yield
+    return text.find(_DATA, position, length)
 
 
 def _member(tree: Object, key: str, kind: type, path: str, *default: Any) -> Any:

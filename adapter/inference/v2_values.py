@@ -19,6 +19,7 @@ from adapter.inference.json_parts import Large
 from adapter.inference.json_scan import echo
 from adapter.inference.json_tree import Path, flattened, path_from
 from adapter.inference.tensor import BFLOAT16, BOOL, INT64, STRING, UINT64, Array, BadInput, DType, Shape
+from adapter.joining import STEP, part
 
 # Strings taken from binary data in one go: about 2 ms.
 _STEP = 1 << 14
@@ -66,13 +67,16 @@ def from_binary(body: bytes, start: int, end: int, given: Given) -> Steps:
 
 def _strings_from_binary(body: bytes, start: int, end: int, given: Given) -> Steps:
     items: list[bytes] = []
+    copied = 0
     while start < end:
         first = start + _LENGTH.size
         start = first + _LENGTH.unpack_from(body, start)[0] if first <= end else first
         if start > end:
             raise BadInput(f"{given.expected}, got bytes that end in the middle of element {len(items)}")
-        items.append(body[first:start])
-        if not len(items) % _STEP:
+        items.append(body[first:start] if start - first <= STEP else (yield from part(body, first, start)))
+        copied += start - first
+        if not len(items) % _STEP or copied >= STEP:
+            copied = 0
             yield
     if len(items) != given.size:
         raise BadInput(f"{given.expected} = {_counted(given.size, 'value')}, got {len(items)}")
@@ -138,7 +142,7 @@ def _array(leaves: list[Any], dtype: DType, where: Callable[[int], str]) -> Arra
     """The values as a flat array, each of the JSON type and in the range that the dtype asks for."""
     types = set(map(type, leaves))
     if dtype.is_string:
-        _check(leaves, types <= {str}, lambda leaf: type(leaf) is str, "a string", where)
+        _check(leaves, types <= {str}, lambda leaf: isinstance(leaf, str), "a string", where)
         return _objects([leaf.encode() for leaf in leaves])
     if dtype is BOOL:
         _check(leaves, types <= {bool}, lambda leaf: type(leaf) is bool, "true or false", where)
@@ -150,7 +154,7 @@ def _array(leaves: list[Any], dtype: DType, where: Callable[[int], str]) -> Arra
         _check(leaves, fits, lambda leaf: type(leaf) is int and low <= leaf <= high, expected, where)
         return np.array(leaves, dtype.numpy)
     if types - {int, float}:
-        leaves = [_NOT_NUMBERS.get(leaf, leaf) if type(leaf) is str else leaf for leaf in leaves]
+        leaves = [_NOT_NUMBERS.get(leaf, leaf) if isinstance(leaf, str) else leaf for leaf in leaves]
         _check(leaves, False, lambda leaf: type(leaf) in (int, float), f"a number ({dtype.v2})", where)
     values = np.array(leaves, np.float64)
     array: Array = converted(values, dtype)  # type: ignore[assignment]  # None for integers only

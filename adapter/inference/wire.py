@@ -5,7 +5,7 @@ one `join` over the arrays' own buffers, and an answer's numbers are read where 
 Encoding: https://protobuf.dev/programming-guides/encoding/; messages: `protos/serving.proto`, `protos/tensorflow.proto`.
 """
 
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -48,8 +48,9 @@ def predict_request_in_steps(spec: bytes, inputs: Mapping[str, Tensor]) -> Gener
             items = tensor.data.ravel().tolist()
             runs: list[bytes] = []
             for start in range(0, len(items), STRINGS):
-                runs.append(_strings(items[start : start + STRINGS]))
-                yield
+                for run in _strings_in_runs(items[start : start + STRINGS]):
+                    runs.append(run)
+                    yield
             parts += (_entry_head(name, tensor.dtype.number, tensor.data.shape, sum(map(len, runs))), *runs)
         else:
             parts += (_numbers_head(name, tensor), memory_of(tensor.data))
@@ -74,6 +75,19 @@ def _numbers_head(name: str, tensor: Tensor) -> bytes:
 
 def _strings(items: list[bytes]) -> bytes:
     return b"".join([b"\x42%b%b" % (varint(len(item)), item) for item in items])
+
+
+def _strings_in_runs(items: list[bytes]) -> Iterator[bytes]:
+    """The same in runs that are not long; but a string that is long itself comes as it is, to be copied once, in steps."""
+    if sum(map(len, items)) <= STEP:
+        yield _strings(items)
+    elif len(items) == 1:
+        yield b"\x42" + varint(len(items[0]))
+        yield items[0]
+    else:
+        half = len(items) // 2
+        yield from _strings_in_runs(items[:half])
+        yield from _strings_in_runs(items[half:])
 
 
 @lru_cache(1024)
@@ -104,6 +118,11 @@ _ONE_BYTE = [bytes((value,)) for value in range(0x80)]
 def field(number: int, value: bytes) -> bytes:
     """A field that holds bytes, text or another message."""
     return varint(number << 3 | BYTES) + varint(len(value)) + value
+
+
+def wrapped(number: int, parts: list[bytes]) -> list[bytes]:
+    """The same of what comes in parts, which are not copied."""
+    return [varint(number << 3 | BYTES) + varint(sum(map(len, parts))), *parts]
 
 
 def _text(number: int, value: str) -> bytes:

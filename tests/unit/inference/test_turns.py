@@ -70,12 +70,37 @@ def classified(count: int) -> bytes:
     return encoded
 
 
+def long_text() -> Tensor:
+    data = np.empty(1, object)
+    data[0] = bytes(60_000_000)
+    return Tensor(STRING, data)
+
+
+def answered_long() -> bytes:
+    answer = serving_pb2.PredictResponse()
+    output = answer.outputs["y"]
+    output.dtype = STRING.number
+    output.string_val.append(bytes(60_000_000))
+    output.tensor_shape.dim.add().size = 1
+    encoded: bytes = answer.SerializeToString()
+    return encoded
+
+
+# An image in base64, or a text, is often all there is in a body.
+LONG = b"QUJD" * 15_000_000
+
 KINDS: dict[str, Callable[[], Steps]] = {
     "rows of objects": lambda: predict(FLOAT, many(b'{"x":1.5}', 300_000)),
     "strings": lambda: predict(STRING, many(b'"abcdefghij"', 600_000)),
     "base64": lambda: predict(STRING, many(b'{"b64":"aGVsbG8="}', 300_000)),
     "strings with backslashes": lambda: predict(STRING, many(rb'"a\\b\"c"', 500_000)),
     "one row of strings": lambda: predict(STRING, b"[%b]" % many(b'"abcdefghij"', 600_000)),
+    "one long string": lambda: predict(STRING, b'["%b"]' % LONG),
+    "one long string with a mistake": lambda: predict(STRING, b'["%b\n"]' % LONG),
+    "one long string of escapes": lambda: predict(STRING, b'["%b"]' % (rb"\u4e2d" * 10_000_000)),
+    "one long string in base64": lambda: predict(STRING, b'[{"b64":"%b"}]' % LONG),
+    "one long string in base64, with a mistake": lambda: predict(STRING, b'[{"b64":"%b!"}]' % LONG),
+    "one long string before a signature's name": lambda: predict(STRING, b'[{"b64":"%b"}],"signature_name":"s"' % LONG),
     "bools": lambda: predict(BOOL, many(b"true", 900_000)),
     "a late null": lambda: predict(FLOAT, many(b"1.5", 900_000)[:-1] + b",null]"),
     "white space": lambda: predict(FLOAT, b"[" + b" " * 60_000_000 + b"1]"),
@@ -83,10 +108,15 @@ KINDS: dict[str, Callable[[], Steps]] = {
     "no end": lambda: predict(FLOAT, many(b'{"x":1.5}', 300_000)[:-1]),
     "examples": lambda: classify(many(b'{"x":1.5}', 100_000)),
     "one long feature": lambda: classify(b'[{"x":%b}]' % many(b"1.5", 900_000)),
+    "one long feature in base64": lambda: classify(b'[{"x":{"b64":"%b"}}]' % LONG),
+    "a list with a long string for a feature": lambda: classify(b'[{"x":["a",{"b64":"%b"}]}]' % LONG),
+    "v2 one long string": lambda: infer(STRING, 1, b'["%b"]' % LONG),
     "v2 strings": lambda: infer(STRING, 600_000, many(b'"abcdefghij"', 600_000)),
     "v2 bools": lambda: infer(BOOL, 900_000, many(b"true", 900_000)),
     "v2 with a late null": lambda: infer(FLOAT, 1_900_001, many(b"1.5", 900_000)[:-1] + b",null]"),
     "encoding strings": lambda: wire.predict_request_in_steps(b"", {"x": strings(500_000)}),
+    "encoding one long string": lambda: wire.predict_request_in_steps(b"", {"x": long_text()}),
+    "decoding one long string": lambda: wire.predict_response_in_steps(answered_long()),
     "decoding strings": lambda: wire.predict_response_in_steps(answered(500_000)),
     "writing strings": lambda: json_out.predictions_in_steps({"y": strings(500_000)}, row=True),
     "writing rows": lambda: json_out.predictions_in_steps(

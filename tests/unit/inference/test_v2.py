@@ -12,7 +12,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from adapter.errors import Refused
-from adapter.inference import json_parts, v2_in
+from adapter.inference import json_parts, json_strings, v2_in
 from adapter.inference.signatures import Servable
 from adapter.inference.tensor import (
     BFLOAT16,
@@ -75,6 +75,7 @@ def pieces(request: pytest.FixtureRequest) -> Iterator[None]:
         if request.param != "in one go":
             patch.setattr(v2_in, "LARGE", 0)
             patch.setattr(json_parts, "CHUNK", 8)
+            patch.setattr(json_strings, "PIECE", 32)
         yield
 
 

@@ -10,6 +10,7 @@ from hypothesis.extra import numpy as npst
 from adapter.inference import wire
 from adapter.inference.tensor import BFLOAT16, BOOL, DTYPES, FLOAT, HALF, INT32, INT64, STRING, UINT8, DType, Tensor
 from adapter.inference.tensor_proto import MAX_BROADCAST_BYTES
+from adapter.inference.turns import at_once
 from adapter.pb import serving_pb2, tensorflow_pb2
 
 FIELDS = {
@@ -361,3 +362,15 @@ def filled(values: list[object], like: Tensor) -> np.ndarray:
         last = array[-1:] if len(array) else np.array([b"" if dtype.is_string else 0], dtype.numpy)
         array = np.concatenate([array, np.repeat(last, size - len(array))])
     return array[:size].reshape(like.shape)
+
+
+def test_long_strings_are_the_same_in_steps_as_in_one_go() -> None:
+    items = [b"a" * 3_000_000, b"b", b"", b"c" * 1_500_000, b"d" * 1_500_000, b"e"]
+    inputs = {"x": Tensor(STRING, np.array(items, object))}
+    assert at_once(wire.predict_request_in_steps(b"spec", inputs)) == wire.predict_request(b"spec", inputs)
+    answer = serving_pb2.PredictResponse()
+    answer.outputs["y"].dtype = STRING.number
+    answer.outputs["y"].string_val.extend(items)
+    answer.outputs["y"].tensor_shape.dim.add().size = len(items)
+    outputs, _ = wire.predict_response(answer.SerializeToString())
+    assert outputs["y"].data.tolist() == items

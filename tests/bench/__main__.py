@@ -7,7 +7,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tests.bench.life import Beside, Idle, idle, small_beside_large
+from tests.bench.life import Beside, Idle, Largest, beside_the_largest, idle, small_beside_large
 from tests.bench.measure import Bench, Running, Samples, Wrong, machine
 from tests.bench.observing import Observed, observed
 from tests.bench.peers import OURS, Backend, peers
@@ -27,6 +27,7 @@ def main() -> int:
     samples, left_out, beside = Samples(), dict[str, str](), list[Beside]()
     resting: Idle | None = None
     watched: Observed | None = None
+    largest: Largest | None = None
     cores = Cores.of_this_machine(pinned=not options.unpinned)
     with tempfile.TemporaryDirectory(prefix="tandem-bench-") as directory, Processes(Path(directory)) as processes:
         bench = Bench(processes, cores)
@@ -54,10 +55,13 @@ def main() -> int:
                     small_beside_large(bench, running[name], every["small"], every["large"], 3 if options.quick else 6)
                 )
                 print(f"beside large ones: {beside[-1]}", flush=True)
+        if OURS in running and "large" in wanted:
+            largest = beside_the_largest(running[OURS])
+            print(f"beside the largest: {largest}", flush=True)
     placed = "everything on the same cores" if cores.peer == cores.rest else "peers on a core of their own"
     how = f"{options.rounds} rounds of {options.seconds:g} s, {placed}."
     met = {name: chosen[name] for name in running}
-    text = report(machine(), how, samples, met, every, left_out, resting, beside, watched)
+    text = report(machine(), how, samples, met, every, left_out, resting, beside, watched, largest)
     options.out.mkdir(parents=True, exist_ok=True)
     (options.out / "latest.md").write_text(text, encoding="utf-8")
     (options.out / "latest.svg").write_text(picture(samples, every), encoding="utf-8")

@@ -1,15 +1,20 @@
 """What no throughput shows: how soon the adapter is ready, what it takes when idle, how long small requests wait behind large."""
 
+import contextlib
 import http.client
+import random
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from tests.bench.measure import Bench, Running, wait
+from tests.bench.measure import Bench, Running, Wrong, wait
 from tests.bench.peers import Backend, Peer
 from tests.bench.processes import usage
 from tests.bench.workloads import Workload
 
 LARGE_IN_FLIGHT = 8
+# Bytes: near the limit, which is 64 MiB.
+LARGEST = 60_000_000
 
 
 @dataclass(frozen=True)
@@ -67,6 +72,44 @@ def small_beside_large(bench: Bench, running: Running, small: Workload, large: W
     result = bench.result(loading)
     times = [(found["p50"], found["p99"], found["max"]) for found in (alone, beside)]
     return Beside(running.peer.name, times[0], times[1], result["requests"] / result["seconds"])
+
+
+@dataclass(frozen=True)
+class Largest:
+    """`waited` is the longest that anybody waited for `/health/live`, in seconds, while a body of `size` bytes was answered."""
+
+    size: int
+    waited: float
+
+
+def beside_the_largest(running: Running) -> Largest:
+    """Ask for little, without a pause, while a body near the limit is read, sent on and answered, twice."""
+    rng = random.Random(1)
+    row = b"[%b]" % b",".join([b"%.5g" % rng.uniform(-10, 10) for _ in range(100)])
+    body = b'{"instances":[%b]}' % b",".join([row] * (LARGEST // len(row)))
+    waited = 0.0
+    small = http.client.HTTPConnection("127.0.0.1", running.port, timeout=60)
+    with ThreadPoolExecutor(1) as pool, contextlib.closing(small):
+        for _ in range(2):
+            large = pool.submit(_predict, running.port, body)
+            while not large.done():
+                began = time.perf_counter()
+                small.request("GET", "/health/live")
+                small.getresponse().read()
+                waited = max(waited, time.perf_counter() - began)
+            if large.result() != 200:
+                raise Wrong(f"a body of {len(body)} bytes was answered with {large.result()}")
+    return Largest(len(body), waited)
+
+
+def _predict(port: int, body: bytes) -> int:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+    with contextlib.closing(connection):
+        connection.request("POST", "/v1/models/half_plus_two:predict", body)
+        answer = connection.getresponse()
+        while answer.read(1 << 20):
+            pass
+        return answer.status
 
 
 def _status(port: int, path: str) -> int:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from tests.bench.life import LARGE_IN_FLIGHT, Beside, Idle
+from tests.bench.life import LARGE_IN_FLIGHT, Beside, Idle, Largest
 from tests.bench.measure import Samples
 from tests.bench.observing import PAGES, Observed
 from tests.bench.peers import OURS, Peer
@@ -65,6 +65,7 @@ def report(
     idle: Idle | None,
     beside: Sequence[Beside],
     observed: Observed | None,
+    largest: Largest | None = None,
 ) -> str:
     """The whole document."""
     parts = [
@@ -83,7 +84,7 @@ def report(
         "",
         "## Reached",
         "",
-        *_goals(samples, idle, beside, observed),
+        *_goals(samples, idle, beside, observed, largest),
     ]
     for name, concurrency in dict.fromkeys((s.workload, s.concurrency) for s in samples.all):
         parts += ["", f"## {name}: {workloads[name].text}, {concurrency} at a time", ""]
@@ -98,7 +99,13 @@ def report(
     return "\n".join(parts) + "\n"
 
 
-def _goals(samples: Samples, idle: Idle | None, beside: Sequence[Beside], observed: Observed | None) -> list[str]:
+def _goals(
+    samples: Samples,
+    idle: Idle | None,
+    beside: Sequence[Beside],
+    observed: Observed | None,
+    largest: Largest | None,
+) -> list[str]:
     rows = ["| what | goal | measured | |", "|---|---|---|---|"]
     for goal in GOALS:
         found = samples.ratio(goal.value, goal.ours, goal.theirs, goal.concurrency)
@@ -117,6 +124,9 @@ def _goals(samples: Samples, idle: Idle | None, beside: Sequence[Beside], observ
             waited = found_beside.beside[1] - found_beside.alone[1]
             what = f"small behind {LARGE_IN_FLIGHT} large: p99 beyond its own"
             rows.append(_goal(what, BEHIND_GOAL, waited, False, lambda s: f"{s * 1e3:.1f} ms"))
+    if largest:
+        what = f"`/health/live` beside a body of {largest.size / 1e6:.0f} MB: longest"
+        rows.append(_goal(what, BEHIND_GOAL, largest.waited, False, lambda s: f"{s * 1e3:.1f} ms"))
     if observed:
         followed = "lines of TensorFlow Serving's log followed a second of CPU"
         rows.append(_goal(followed, LINES_GOAL, observed.lines, True, lambda lines: f"{lines:,.0f}"))

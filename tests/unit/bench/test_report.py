@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from adapter.inference.wire import model_spec, predict_request
-from tests.bench.life import Beside, Idle
+from tests.bench.life import Beside, Idle, Largest
 from tests.bench.measure import Sample, Samples
 from tests.bench.observing import Observed
 from tests.bench.peers import peers
@@ -22,10 +22,14 @@ def sample(peer: str, rate: float, number: int = 1, failure: str = "", workload:
 
 
 def text(
-    samples: Samples, beside: tuple[Beside, ...] = (), idle: Idle | None = None, seen: Observed | None = None
+    samples: Samples,
+    beside: tuple[Beside, ...] = (),
+    idle: Idle | None = None,
+    seen: Observed | None = None,
+    largest: Largest | None = None,
 ) -> str:
     left_out = {"kserve": "no wheel|here"}
-    return report("A machine.", "Somehow.", samples, peers(), workloads(), left_out, idle, beside, seen)
+    return report("A machine.", "Somehow.", samples, peers(), workloads(), left_out, idle, beside, seen, largest)
 
 
 def test_a_ratio_is_the_median_of_the_ratios_within_each_round():
@@ -60,6 +64,11 @@ def test_a_peer_that_did_not_run_is_named_with_the_reason():
 def test_what_a_small_request_waits_behind_large_ones_is_judged_beyond_its_own_p99():
     beside = Beside("tandem", (0.001, 0.002, 0.003), (0.005, 0.021, 0.030), 10.0)
     assert "| ≤ 20.0 ms | 19.0 ms | reached |" in text(Samples([sample("tandem", 1)]), (beside,))
+
+
+def test_what_anybody_waits_beside_a_body_near_the_limit_is_judged():
+    found = text(Samples([sample("tandem", 1)]), largest=Largest(60_000_123, 0.021))
+    assert "| `/health/live` beside a body of 60 MB: longest | ≤ 20.0 ms | 21.0 ms | **missed** |" in found
 
 
 def test_idle_figures_are_judged():

@@ -147,6 +147,9 @@ class Sent(asyncio.Transport):
     def write(self, data: bytes | bytearray | memoryview) -> None:  # type: ignore[override]
         self.data += data
 
+    def get_write_buffer_size(self) -> int:
+        return 0
+
     def is_closing(self) -> bool:
         return self.closed
 
@@ -471,6 +474,31 @@ async def test_a_client_that_does_not_read_its_answer_cannot_hold_it(serve, take
     client.send(POST % (0, b""))
     await asyncio.wait_for(taken.lost.wait(), 30)
     assert client.server.connections() == 0
+
+
+async def test_a_long_answer_leaves_in_bits_with_others_between(monkeypatch):
+    monkeypatch.setattr(connection, "_ONE_GO", 1 << 12)
+    body = bytes(range(256)) * 400
+    turn, written = 0, []
+
+    class Timed(Sent):
+        def write(self, data: bytes | bytearray | memoryview) -> None:  # type: ignore[override]
+            super().write(data)
+            written.append((turn, len(data)))
+
+    async def handler(_: Request) -> Answer:
+        return Answer(200, body, {})
+
+    transport = Timed()
+    subject = Connection(Registry(handler, 1 << 20, unread))
+    subject.connection_made(transport)
+    subject.data_received(POST % (0, b""))
+    while subject.task is not None:
+        await asyncio.sleep(0)
+        turn += 1
+    assert transport.data.endswith(b"\r\n\r\n" + body)
+    assert max(size for _, size in written) == 1 << 12
+    assert len({turn for turn, _ in written}) == len(body) // (1 << 12)
 
 
 async def test_an_idle_connection_ends_after_a_while_and_a_busy_one_does_not(serve, monkeypatch):

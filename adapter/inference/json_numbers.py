@@ -17,7 +17,7 @@ import orjson
 import simdjson
 
 from adapter.inference.conversion import element_type, elements, listed, out_of_range, paired, range_of, unpaired
-from adapter.inference.json_ragged import irregularity
+from adapter.inference.json_ragged import irregularity_in_steps
 from adapter.inference.json_skeleton import MAX_RANK, contents, shape_in_steps, shape_of, skeleton
 from adapter.inference.json_words import with_words, without_words
 from adapter.inference.tensor import (
@@ -172,7 +172,7 @@ def numbers(
     if shape is None:
         if careful is None:
             return None
-        raise careful.mistake(*irregularity(whole))
+        raise careful.mistake(*(yield from irregularity_in_steps(whole)))
     return (yield from _assembled(text, pieces, shape, dtype, careful))
 
 

@@ -247,24 +247,32 @@ def _strings_in_pieces(data: Array, as_base64: bool) -> Iterator[bytes]:
         yield from _strings_in_pieces(data[0], as_base64)
         yield b"]"
     else:
-        yield from _long_string(data[0], as_base64)
+        yield from _long_base64(data[0]) if as_base64 else long_text(data[0])
 
 
-def _long_string(item: bytes, as_base64: bool) -> Iterator[bytes]:
-    """The text of a string, cut between characters."""
-    yield b'{"b64":"' if as_base64 else b'"'
+def long_text(item: bytes, errors: Literal["replace", "strict"] = "replace") -> Iterator[bytes]:
+    """The text of a string in pieces that take a few milliseconds each, cut between characters.
+
+    Raises:
+        UnicodeDecodeError: the string is not UTF-8, and errors are `strict`; in the piece that is not.
+    """
+    yield b'"'
     start = 0
     while start < len(item):
-        stop = min(start + _STRINGS_BYTES, len(item))
-        if as_base64:
-            yield b2a_base64(item[start:stop], newline=False)
-        else:
-            for _ in range(3):  # a character has at most three more bytes
-                if stop < len(item) and item[stop] & 0xC0 == 0x80:
-                    stop += 1
-            yield orjson.dumps(item[start:stop].decode("utf-8", "replace"))[1:-1]
+        stop = start + _STRINGS_BYTES
+        for _ in range(3):  # a character has at most three more bytes
+            if stop < len(item) and item[stop] & 0xC0 == 0x80:
+                stop += 1
+        yield orjson.dumps(item[start:stop].decode("utf-8", errors))[1:-1]
         start = stop
-    yield b'"}' if as_base64 else b'"'
+    yield b'"'
+
+
+def _long_base64(item: bytes) -> Iterator[bytes]:
+    yield b'{"b64":"'
+    for start in range(0, len(item), _STRINGS_BYTES):
+        yield b2a_base64(item[start : start + _STRINGS_BYTES], newline=False)
+    yield b'"}'
 
 
 def _with_tokens(text: bytes, data: Array, nonfinite: NonFinite) -> bytes:

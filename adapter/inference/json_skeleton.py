@@ -69,14 +69,23 @@ def shape_in_steps(skeleton: bytes) -> Generator[None, None, Shape | None]:
     period = 1
     for level in reversed(range(depth)):
         inside = level + 1
-        end = inside + period - 1
-        if end < len(skeleton) and characters[end] == _COMMA:
-            end = yield from _differs(characters, inside, period)
+        end = yield from end_of_like(characters, inside, period)
         if end >= len(skeleton) or characters[end] != _CLOSING or (end + 1 - inside) % period:
             return None
         shape.append((end + 1 - inside) // period)
         period = end + 2 - level
     return tuple(reversed(shape)) if end == len(skeleton) - 1 else None
+
+
+def end_of_like(characters: Array, start: int, period: int) -> Generator[None, None, int]:
+    """Where a skeleton is first not what it is if all elements from a place on are like the one there; or its end.
+
+    That element has `period` characters with its comma. Yields every millisecond or so where there are many.
+    """
+    end = start + period - 1
+    if end < len(characters) and characters[end] == _COMMA:
+        return (yield from _differs(characters, start, period))
+    return min(end, len(characters))
 
 
 def _differs(characters: Array, start: int, period: int) -> Generator[None, None, int]:

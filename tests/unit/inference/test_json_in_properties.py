@@ -139,7 +139,7 @@ def ragged(draw: st.DrawFn) -> tuple[list[Any], list[int]]:
 def test_the_place_of_a_ragged_list_is_found_in_text_as_in_objects(case: tuple[list[Any], list[int]]) -> None:
     value, index = case
     skeleton = re.sub(rb"[0-9. ]", b"", json.dumps(value).encode())
-    found, what = json_ragged.irregularity(skeleton)
+    _, (found, what) = run(json_ragged.irregularity_in_steps(skeleton))
     assert list(found) == index
     assert "as in the lists before it" in what
     said = refusal(json.dumps({"inputs": value}))
@@ -147,11 +147,42 @@ def test_the_place_of_a_ragged_list_is_found_in_text_as_in_objects(case: tuple[l
     assert what.rpartition(", got")[0] in said
 
 
+@pytest.mark.parametrize(
+    ("late", "index", "what"),
+    [
+        ("[,]", (100_000,), "expected a list of 20 values as in the lists before it, got one of 2 values"),
+        (f"[{',' * 20}]", (100_000,), "expected a list of 20 values as in the lists before it, got more"),
+        ("", (100_000,), "expected a list of 20 values as in the lists before it, got a number"),
+        (f"[[],{',' * 18}]", (100_000, 0), "expected a number as before it, got a list"),
+    ],
+)
+def test_the_place_of_a_late_ragged_list_is_found_in_steps(late: str, index: tuple[int, ...], what: str) -> None:
+    row = f"[{',' * 19}]"
+    skeleton = f"[{','.join([row] * 100_000)},{late},{row}]".encode()
+    steps, found = run(json_ragged.irregularity_in_steps(skeleton))
+    assert found == (index, what)
+    assert steps >= 2
+
+
+@pytest.mark.parametrize(
+    ("skeleton", "index", "what"),
+    [
+        ("", (), "JSON Parse error: expected a list"),
+        ("[" * 65, (), "lists are nested more than 64 deep"),
+        ("[,],[,]", (), "JSON Parse error: there is more after the end of the list"),
+        ("[[,][,]]", (0,), "JSON Parse error: no comma"),
+        ("[[,],[,", (1,), "JSON Parse error: the list has no end"),
+    ],
+)
+def test_what_no_shape_has_is_said_of_a_skeleton(skeleton: str, index: tuple[int, ...], what: str) -> None:
+    assert run(json_ragged.irregularity_in_steps(skeleton.encode()))[1] == (index, what)
+
+
 @given(st.text("[],", min_size=1, max_size=12))
 def test_every_irregular_skeleton_has_something_to_say(text: str) -> None:
     skeleton = text.encode()
     if json_skeleton.shape_of(skeleton) is None:
-        index, what = json_ragged.irregularity(skeleton)
+        _, (index, what) = run(json_ragged.irregularity_in_steps(skeleton))
         assert what
         assert all(position >= 0 for position in index)
 

@@ -27,13 +27,21 @@ def signature(dtype: DType) -> Signature:
 
 
 def predict(dtype: DType, value: bytes) -> Steps:
-    body = b'{"instances":%b}' % value
+    return predicted(dtype, b'{"instances":%b}' % value)
+
+
+def predicted(dtype: DType, body: bytes) -> Steps:
     parsed = yield from json_in.parse_in_steps(body)
     return (yield from parsed.tensors_in_steps(signature(dtype)))
 
 
 def infer(dtype: DType, size: int, data: bytes) -> Steps:
-    body = b'{"inputs":[{"name":"x","shape":[%d],"datatype":"%b","data":%b}]}' % (size, dtype.v2.encode(), data)
+    return inferred(
+        dtype, b'{"inputs":[{"name":"x","shape":[%d],"datatype":"%b","data":%b}]}' % (size, dtype.v2.encode(), data)
+    )
+
+
+def inferred(dtype: DType, body: bytes) -> Steps:
     request = yield from v2_in.parse_in_steps(body, None)
     return (yield from request.tensors_in_steps(signature(dtype)))
 
@@ -72,7 +80,7 @@ def classified(count: int) -> bytes:
 
 def long_text() -> Tensor:
     data = np.empty(1, object)
-    data[0] = bytes(60_000_000)
+    data[0] = LONG
     return Tensor(STRING, data)
 
 
@@ -103,6 +111,7 @@ KINDS: dict[str, Callable[[], Steps]] = {
     "one long string before a signature's name": lambda: predict(STRING, b'[{"b64":"%b"}],"signature_name":"s"' % LONG),
     "bools": lambda: predict(BOOL, many(b"true", 900_000)),
     "a late null": lambda: predict(FLOAT, many(b"1.5", 900_000)[:-1] + b",null]"),
+    "a late row that is short": lambda: predict(FLOAT, many(many(b"1", 100), 285_000)[:-1] + b",[1,2]]"),
     "white space": lambda: predict(FLOAT, b"[" + b" " * 60_000_000 + b"1]"),
     "a key that means nothing": lambda: predict(FLOAT, b'[1],"more":%b' % many(b'{"x":[1]}', 300_000)),
     "no end": lambda: predict(FLOAT, many(b'{"x":1.5}', 300_000)[:-1]),
@@ -124,6 +133,8 @@ KINDS: dict[str, Callable[[], Steps]] = {
     ),
     "writing classes": lambda: examples.classify_results(classified(200_000)),
     "v2 writing strings": lambda: v2_out.response_in_steps("m", 1, None, [("y", strings(500_000), False)]),
+    "v2 writing one long string": lambda: v2_out.response_in_steps("m", 1, None, [("y", long_text(), False)]),
+    "v2 writing one long string as binary": lambda: v2_out.response_in_steps("m", 1, None, [("y", long_text(), True)]),
     "v2 writing strings as binary": lambda: v2_out.response_in_steps("m", 1, None, [("y", strings(500_000), True)]),
 }
 

@@ -2,7 +2,9 @@
 
 import json
 import struct
+import tracemalloc
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -11,8 +13,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from adapter import joining
 from adapter.errors import Refused
-from adapter.inference import json_parts, json_strings, v2_in
+from adapter.inference import json_out, json_parts, json_strings, v2_in, v2_out
 from adapter.inference.signatures import Servable
 from adapter.inference.tensor import (
     BFLOAT16,
@@ -28,6 +31,7 @@ from adapter.inference.tensor import (
     UINT8,
     UINT64,
     V2_DTYPES,
+    Array,
     BadInput,
     DType,
     Shape,
@@ -38,6 +42,7 @@ from adapter.inference.tensor import (
 from adapter.inference.turns import at_once
 from adapter.inference.v2 import parse as parse_path
 from adapter.inference.v2_out import response_in_steps
+from tests.unit.steps import run
 
 Object = dict[str, Any]
 
@@ -538,6 +543,57 @@ def test_bytes_that_are_not_text_are_answered_as_binary_data_only() -> None:
     assert same(decoded(*response(("s", tensor, True)))["s"], tensor)
     with pytest.raises(BadInput, match=r'output "s": element 1 is not UTF-8, .*; ask for binary data'):
         response(("s", tensor, False))
+
+
+@pytest.mark.parametrize("binary", [False, True])
+def test_strings_are_written_alike_in_runs_of_any_size(binary: bool) -> None:
+    items = [b"", 'a\0"ü中😀'.encode() * 5, b"b", b"c\\", "😀".encode() * 9, b""]
+    tensor = Tensor(STRING, np.array(items, object))
+    expected = response(("s", tensor, binary))
+    for size in (1, 2, 7, 50, 90):
+        with runs_of(size):
+            assert response(("s", tensor, binary)) == expected
+
+
+@given(st.lists(st.binary(max_size=9) | st.text(max_size=9).map(str.encode), max_size=4))
+def test_the_first_string_that_is_not_text_is_named_however_long_it_is(items: list[bytes]) -> None:
+    data = np.empty(len(items), object)
+    data[:] = items
+    with runs_of(3):
+        found = strings_as_json(data)
+    assert found == strings_as_json(data)
+
+
+def strings_as_json(data: Array) -> object:
+    """A response with these strings, or why there is none."""
+    try:
+        return response(("s", Tensor(STRING, data), False))
+    except BadInput as error:
+        return str(error)
+
+
+@contextmanager
+def runs_of(size: int) -> Iterator[None]:
+    """A run of strings has so many bytes, and longer strings are written in pieces of as many."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(v2_out, "_RUN", size)
+        patch.setattr(v2_out, "_EACH", 1)
+        patch.setattr(json_out, "_STRINGS_BYTES", size)
+        yield
+
+
+def test_a_long_string_is_copied_once_as_binary_data_and_in_steps() -> None:
+    item = bytes(20_000_000)
+    tensor = Tensor(STRING, np.array([b"a", item, b"b"], object))
+    tracemalloc.start()
+    try:
+        steps, (body, _) = run(response_in_steps("m", 1, None, [("s", tensor, True)]))
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert steps >= len(item) // joining.STEP
+    assert peak < 1.1 * len(body)
+    assert body.endswith(b"\1\0\0\0a" + struct.pack("<I", len(item)) + item + b"\1\0\0\0b")
 
 
 def test_large_responses_are_made_in_steps() -> None:

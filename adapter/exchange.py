@@ -26,8 +26,8 @@ _REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
 _SECONDS = re.compile(r"(?=[0-9.]{1,32}\Z)(?:[0-9]+\.?[0-9]*|\.[0-9]+)")
 _GRPC_TIMEOUT = re.compile(r"([0-9]{1,8})([HMSmun])")
 _GRPC_UNITS = {"H": 3600.0, "M": 60.0, "S": 1.0, "m": 1e-3, "u": 1e-6, "n": 1e-9}
-# Small chunks of a body that are kept as they came before they are joined: an object a chunk is much where one is a byte.
-_TOGETHER, _SMALL = 64, 1 << 12
+# Chunks of a body that are smaller are put together as they come: an object a chunk is much where one is a byte.
+_SMALL = 1 << 12
 _PREFIX = secrets.token_hex(6)
 _COUNTER = itertools.count(1)
 
@@ -194,7 +194,7 @@ class Bodies:
 
     async def _receive(self, exchange: Exchange, content: Content, limit: int) -> bytes:
         parts: list[bytes] = []
-        recent: list[bytes] = []
+        recent = bytearray()
         size = 0
         try:
             async with asyncio.timeout_at(exchange.deadline):
@@ -202,20 +202,17 @@ class Bodies:
                     self._hold(exchange, len(chunk))
                     size += len(chunk)
                     _check(size, limit)
-                    if len(chunk) > _SMALL:
-                        parts += (b"".join(recent), chunk)
-                        recent.clear()
-                        continue
-                    recent.append(chunk)
-                    if len(recent) == _TOGETHER:
-                        parts.append(b"".join(recent))
+                    if len(chunk) < _SMALL and len(recent) < _SMALL:
+                        recent += chunk
+                    else:
+                        parts += (bytes(recent), chunk)
                         recent.clear()
         except TimeoutError:
             raise Refused(408, f"Body not complete by the deadline: {size} bytes came") from None
         finally:
             if exchange.request.content_length is None:
                 exchange.received = size
-        joining = joined([*parts, *recent])
+        joining = joined([*parts, bytes(recent)])
         while True:
             try:
                 next(joining)

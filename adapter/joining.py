@@ -9,8 +9,8 @@ from collections.abc import Generator, Iterator, Sequence
 
 Piece = bytes | memoryview
 
-# Bytes that are copied in one go: about a millisecond where memory is fresh.
-STEP = 1 << 21
+# Bytes that are copied in one go, a piece counting as so many more: one to three milliseconds where memory is fresh.
+STEP, EACH = 1 << 21, 1 << 8
 
 _new = ctypes.pythonapi.PyBytes_FromStringAndSize
 _new.restype = ctypes.py_object
@@ -61,7 +61,7 @@ class Whole:
 def joined(pieces: Sequence[Piece]) -> Generator[None, None, bytes]:
     """`b"".join(pieces)`; yields every millisecond or so where they are long. A memoryview is one of bytes."""
     size = sum(map(len, pieces))
-    if size <= STEP:
+    if size + EACH * len(pieces) <= STEP:
         return b"".join(pieces)
     whole = Whole(size)
     room = STEP
@@ -71,8 +71,8 @@ def joined(pieces: Sequence[Piece]) -> Generator[None, None, bytes]:
             fitting = view[:room]
             whole.add(fitting)
             view = view[len(fitting) :]
-            room -= len(fitting)
-            if not room:
+            room -= len(fitting) + EACH
+            if room <= 0:
                 room = STEP
                 yield
     return whole.take()

@@ -135,7 +135,7 @@ class H2Channel:
 
     def _lost(self, connection: Connection) -> None:
         self._open.discard(connection)
-        if connection.ready.exception() is None:
+        if connection.established:
             self._gone.set()
         if self._connection is connection:
             self._connection = None

@@ -50,6 +50,8 @@ class Connection(asyncio.Protocol):
         self._on_lost = on_lost
         self.ready: asyncio.Future[None] = loop.create_future()
         """Done when the server's SETTINGS are here."""
+        self.established = False
+        """Whether they ever came."""
         self.usable = False
         self.over = asyncio.Event()
         """Set when it is lost or closed."""
@@ -287,7 +289,7 @@ class Connection(asyncio.Protocol):
                     raise ProtocolError(frames.FLOW_CONTROL_ERROR, "a window beyond the largest")
         self._control(frames.frame(frames.SETTINGS, frames.ACK, 0))
         if not self.ready.done():
-            self.usable = True
+            self.established = self.usable = True
             self.ready.set_result(None)
         self._pump()
 

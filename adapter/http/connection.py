@@ -310,6 +310,12 @@ class Connection(BaseProtocol):
     async def _sent(self, rest: memoryview) -> None:
         """Write the rest of an answer, and wait while the client reads it; one that does not is cut off."""
         registry, transport = self._registry, cast("asyncio.Transport", self.transport)
+        while rest and not self._paused:  # what the client takes at once is held by nobody
+            transport.write(rest[:_ONE_GO])
+            rest = rest[_ONE_GO:]
+            await asyncio.sleep(0)
+        if not (rest or self._paused):
+            return
         left = transport.get_write_buffer_size() + len(rest)
         registry.unsent += left
         try:
@@ -346,11 +352,11 @@ class Connection(BaseProtocol):
     def _refuse(self, unread: Unread) -> None:
         """Answer what cannot be read, and end; the client has a while to read why."""
         answer = self._registry.refuse(Request(unread.head, self, b"", EMPTY_PAYLOAD, None), unread.refusal)
+        transport = cast("asyncio.Transport", self.transport)
         try:
-            self._send(unread.head, answer)
+            transport.write(self._send(unread.head, answer))
         except ConnectionError:
             return
-        transport = cast("asyncio.Transport", self.transport)
         if transport.can_write_eof():
             transport.write_eof()
             self._loop.call_later(_LINGER, transport.close)

@@ -73,7 +73,8 @@ class Coalescer:
 
     async def _ride(self, key: Hashable, lane: Lane, waiting: Waiting) -> Prediction:
         self._riding.add(waiting)
-        if lane.add(waiting):
+        lane.add(waiting)
+        while lane.full:
             self._next(key, lane)
         if self._sweeper is None:
             self._sweeper = self._loop.call_later(SWEEP, self._sweep)

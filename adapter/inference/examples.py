@@ -34,7 +34,6 @@ _TOGETHER = 1 << 9
 _RUN = 1 << 13
 # The list in a Feature that holds values of each kind (tensorflow.proto).
 _FIELDS: dict[Kind, int] = {"bytes": 1, "float": 2, "int64": 3}
-_MAY_BE_LONG = frozenset({Large, LongText, dict})
 _ONE_FLOAT = Struct("<4sf")
 
 
@@ -99,7 +98,7 @@ def _example(value: Any, path: str, number: int) -> Steps[list[bytes]]:
     done = 0
     try:
         for name, content in value.items():
-            if type(content) in _MAY_BE_LONG:
+            if type(content) is Large or _is_long(content):
                 long = True
                 feature = yield from _feature_in_parts(content, name)
                 entries += wrapped(1, [field(1, name.encode()), *wrapped(2, feature)])

@@ -262,7 +262,7 @@ def _parsed(text: bytes, code: Code) -> Array | None:
 
 def _shaped(array: Array, shape: Shape, dtype: DType) -> Array | None:
     """The elements in their shape, None if they are not as many as the skeleton has places."""
-    if not len(array) and shape:
+    if not len(array) and shape and shape[-1] == 1:
         shape = (*shape[:-1], 0)
     try:
         array = array.reshape(shape)

@@ -32,7 +32,7 @@ Steps = Generator[None, None, T]
 CHUNK = 1 << 15
 # Chunks looked through in a step: about 2 ms.
 _TOGETHER = 8
-_LONGEST_NUMBER = 1 << 16
+_LONGEST_NUMBER = _LONGEST_KEY = 1 << 16
 # Lists deeper than this are not cut, and refused where they are too long for one piece: no tensor is so deep.
 _CUT_DEPTH = 72
 # About where the parsers give up, too.
@@ -281,6 +281,8 @@ class _Outline:
         if index == len(colons) or colons[index] >= end:
             raise (yield from self.wrong("no colon after a key", start))
         first, last = yield from _stripped(self._text, start, colons[index])
+        if last - first > _LONGEST_KEY:
+            raise BadInput(f"JSON Parse error: a key of {last - first} bytes")
         key = yield from self._parsed(first, last, b"%b")
         if type(key) is not str:
             raise (yield from self.wrong("no string for a key", start))

@@ -56,12 +56,16 @@ class Lane:
     rows: int = 0
     size: int = 0
 
-    def add(self, waiting: Waiting) -> bool:
-        """One more waits; whether as many do as fit one call, so that nothing is gained by waiting on."""
+    @property
+    def full(self) -> bool:
+        """Whether as many wait, those who gave up among them, as fit one call: nothing is gained by waiting on."""
+        return self.rows >= MAX_ROWS or self.size >= MAX_BYTES
+
+    def add(self, waiting: Waiting) -> None:
+        """One more waits."""
         self.waiting.append(waiting)
         self.rows += waiting.rows
         self.size += waiting.size
-        return self.rows >= MAX_ROWS or self.size >= MAX_BYTES
 
     def take(self) -> list[Waiting]:
         """The longest run from the head of the lane that fits one call; those who gave up are left out."""

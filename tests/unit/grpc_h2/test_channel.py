@@ -312,6 +312,15 @@ async def test_nobody_there_is_unavailable_at_once_and_is_not_asked_at_every_cal
         await channel.close()
 
 
+async def test_it_closes_while_a_server_says_nothing(target: str) -> None:
+    channel = H2Channel(target)
+    async with Scripted(target) as server, asyncio.timeout(5):
+        call = asyncio.create_task(outcome(channel, "Echo", b"", 5))
+        await server.hear(b"PRI")
+        await channel.close()
+        assert (await call)[0] is StatusCode.UNAVAILABLE
+
+
 async def test_a_connection_that_is_lost_as_soon_as_it_is_up_is_told_too(target: str) -> None:
     channel = H2Channel(target)
     async with Scripted(target) as server, asyncio.timeout(5):

@@ -293,6 +293,19 @@ async def test_as_many_as_fit_one_call_leave_whatever_is_in_flight(monkeypatch: 
     assert model.calls == [1, 4, 2]
 
 
+async def test_a_full_call_does_not_wait_behind_a_small_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lanes, "MAX_ROWS", 4)
+    model = Model()
+    coalescer = Coalescer(model)
+    first = await first_call_in_flight(coalescer, model)
+    riders = [asyncio.create_task(coalescer.predict(ENDPOINT, x, soon())) for x in (rows(1), rows(2, 3, 4, 5))]
+    while len(model.calls) < 3:
+        await asyncio.sleep(0)
+    assert model.calls == [1, 1, 4]
+    model.gate.set()
+    await asyncio.gather(first, *riders)
+
+
 async def test_an_output_without_the_batch_dimension_is_asked_for_one_by_one() -> None:
     gate, called, calls = asyncio.Event(), asyncio.Event(), []
 

@@ -400,6 +400,8 @@ def test_without_a_careful_reader_large_texts_are_read_or_left_alone(monkeypatch
     assert read(b"[[1, 2], [3, 4], [5, 6]]", FLOAT) == [[1, 2], [3, 4], [5, 6]]
     for text in (b"[1, 2, 3, [4, 5, 6]]", b"[1, 2, 3, 4, 5, NaN]", b"[1, 2, 3, 4, 5, ,6]", b'["a", "b", "c", "d"]'):
         assert read(text, FLOAT) is None
+    for text in (b"[        ,        ]", b"[[]        ,        ,        []]", b"[        ,        ,        ]"):
+        assert read(text, FLOAT) is None
     for dtype in (STRING, BOOL):
         assert read(b"[1, 2, 3, 4, 5, 6]", dtype) is None
     assert read(b"[1, 2, 3, 3000000000]", INT32) is None

@@ -232,3 +232,8 @@ def test_a_long_string_is_an_element_of_an_inference_request() -> None:
     wrong = json.dumps({"inputs": [{"name": "x", "shape": [2], "datatype": "FP32", "data": [1, LONG]}]}).encode()
     with pytest.raises(BadInput, match=r'inputs\[0\] "x": data\[1\]: expected a number \(FP32\), got "Straße, 東京'):
         at_once(at_once(v2_in.parse_in_steps(wrong, None)).tensors_in_steps(signature(x=FLOAT)))
+
+
+def test_a_key_of_megabytes_is_refused() -> None:
+    with pytest.raises(BadInput, match="a key of 1000002 bytes"):
+        at_once(json_parts.read(b'{"%b":1}' % (b"k" * 1_000_000)))

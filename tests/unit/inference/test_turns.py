@@ -14,6 +14,7 @@ from adapter.errors import CallFailed
 from adapter.inference import examples, json_in, json_out, v2_in, v2_out, wire
 from adapter.inference.tensor import BOOL, FLOAT, STRING, BadInput, DType, Signature, Tensor, TensorSpec
 from adapter.inference.turns import Turns
+from adapter.joining import joined
 from adapter.pb import serving_pb2
 
 Steps = Generator[None, None, Any]
@@ -98,6 +99,10 @@ def answered_long() -> bytes:
 LONG = b"QUJD" * 15_000_000
 
 KINDS: dict[str, Callable[[], Steps]] = {
+    "an example of many features": lambda: classify(
+        b"[{%b}]" % b",".join([b'"f%d":{"b64":"QQ=="}' % number for number in range(200_000)])
+    ),
+    "pieces of a byte each": lambda: joined([b"x"] * 2_000_000),
     "rows of objects": lambda: predict(FLOAT, many(b'{"x":1.5}', 300_000)),
     "strings": lambda: predict(STRING, many(b'"abcdefghij"', 600_000)),
     "base64": lambda: predict(STRING, many(b'{"b64":"aGVsbG8="}', 300_000)),

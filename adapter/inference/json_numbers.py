@@ -92,10 +92,6 @@ class _Piece(NamedTuple):
     after: int
     elements: Array | None
 
-    def alone(self, text: bytes) -> bytes:
-        """The piece as a document of its own."""
-        return b"%b%b%b" % (b"[" * self.before, text[self.start : self.stop], b"]" * self.after)
-
 
 def numbers_at_once(text: bytes, dtype: DType) -> Array | None:
     """The number, or the lists of numbers, that a text is; None if anything in it takes more care."""
@@ -186,7 +182,8 @@ def _assembled(
         piece = pieces.popleft()
         part = piece.elements
         if part is None and careful is not None:
-            part = _with_care(piece.alone(text), dtype, done, shape, careful)
+            alone = _alone(text[piece.start : piece.stop], piece.before, piece.after)
+            part = _with_care(alone, dtype, done, shape, careful)
             yield
         if part is None or done + len(part) > len(array):
             return None
@@ -215,24 +212,30 @@ def _pieces(
         stop = comma if comma >= 0 else end
         if stop - start > PIECE + _LONGEST:
             return None
-        outline = skeleton(text[start:stop])
+        piece = text[start:stop]
+        outline = skeleton(piece)
         found = contents(outline)
         plain = found.lists_only
         if words and not plain:
-            outline = skeleton(without_words(text[start:stop]))
+            outline = skeleton(without_words(piece))
             found = contents(outline)
         if not found.lists_only:
             return None
-        piece = _Piece(start, stop, outline, depth, depth + found.opened, None)
-        if plain and 0 <= depth <= MAX_RANK and 0 <= piece.after <= MAX_RANK:
-            values = _parsed(piece.alone(text), code)
-            piece = piece._replace(elements=None if values is None else elements(values, dtype))
-        pieces.append(piece)
-        depth = piece.after
+        before, depth = depth, depth + found.opened
+        values = None
+        if plain and 0 <= before <= MAX_RANK and 0 <= depth <= MAX_RANK:
+            values = _parsed(_alone(piece, before, depth), code)
+        found_elements = None if values is None else elements(values, dtype)
+        pieces.append(_Piece(start, stop, outline, before, depth, found_elements))
         start = stop + 1
         if len(pieces) % _TOGETHER == 0 or not plain:
             yield
     return pieces
+
+
+def _alone(piece: bytes, before: int, after: int) -> bytes:
+    """A piece as a document of its own, with so many lists open before and after it."""
+    return b"%b%b%b" % (b"[" * before, piece, b"]" * after)
 
 
 def _with_care(text: bytes, dtype: DType, first: int, shape: Shape, careful: Careful) -> Array:

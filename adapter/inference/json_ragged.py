@@ -4,7 +4,7 @@ from collections.abc import Generator
 
 import numpy as np
 
-from adapter.inference.json_skeleton import MAX_RANK, end_of_like
+from adapter.inference.json_skeleton import MAX_RANK, depth_of, end_of_like
 from adapter.inference.tensor import Shape
 
 
@@ -13,8 +13,7 @@ def irregularity_in_steps(skeleton: bytes) -> Generator[None, None, tuple[Shape,
 
     The skeleton consists of brackets and commas and is that of no shape. Yields every millisecond or so where it is long.
     """
-    start = skeleton[: MAX_RANK + 1]
-    depth = len(start) - len(start.lstrip(b"["))
+    depth = depth_of(skeleton)
     if not 0 < depth <= MAX_RANK:
         return (), f"lists are nested more than {MAX_RANK} deep" if depth else "JSON Parse error: expected a list"
     characters = np.frombuffer(skeleton, np.uint8)

@@ -46,6 +46,12 @@ def contents(skeleton: bytes) -> Contents:
     return Contents(opening - closing, opening + closing + commas == len(skeleton))
 
 
+def depth_of(skeleton: bytes) -> int:
+    """How many lists open at the beginning of a skeleton; more than `MAX_RANK` are not counted to their end."""
+    start = skeleton[: MAX_RANK + 1]
+    return len(start) - len(start.lstrip(b"["))
+
+
 def shape_of(skeleton: bytes) -> Shape | None:
     """The shape of the lists with this skeleton (of a bare number: none), None if ragged or not of numbers alone.
 
@@ -60,8 +66,7 @@ def shape_in_steps(skeleton: bytes) -> Generator[None, None, Shape | None]:
     From the inside out: where a list begins with so many equal elements, each of `period` characters with its comma, the
     skeleton is its own from there on when it is moved by a period, until the last comma meets the bracket that closes it.
     """
-    start = skeleton[: MAX_RANK + 1]
-    depth = len(start) - len(start.lstrip(b"["))
+    depth = depth_of(skeleton)
     if not depth or depth > MAX_RANK:
         return None if skeleton else ()
     characters = np.frombuffer(skeleton, np.uint8)

@@ -90,15 +90,20 @@ class Adapter:
     def wait_for(self, wanted: Callable[[Record], bool], timeout: float = 30, after: int = 0) -> Record:
         """The first log record, from number `after` on, that is wanted."""
 
-        def found() -> Record | None:
-            return next((record for record in self.records[after:] if wanted(record)), None)
+        unseen = after
+
+        def met() -> bool:
+            """Of a record that is wanted, or of the end; each record is looked at once, however many come."""
+            nonlocal unseen
+            while unseen < len(self.records) and not wanted(self.records[unseen]):
+                unseen += 1
+            return unseen < len(self.records) or self._ended
 
         with self._more:
-            self._more.wait_for(lambda: self._ended or found() is not None, timeout)
-            record = found()
-        if record is None:
-            raise AssertionError(f"the adapter did not log it; its last records: {self.records[-10:]}")
-        return record
+            self._more.wait_for(met, timeout)
+            if unseen < len(self.records):
+                return self.records[unseen]
+        raise AssertionError(f"the adapter did not log it; its last records: {self.records[-10:]}")
 
     def connection(self, timeout: float = 30) -> http.client.HTTPConnection:
         """A connection to it, not opened yet."""

@@ -14,31 +14,18 @@ from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import orjson
-
-from adapter.inference import json_parts
+from adapter.inference import v2_document
 from adapter.inference.json_parts import Large
 from adapter.inference.json_scan import echo
 from adapter.inference.json_tree import MAX_RANK
 from adapter.inference.tensor import V2_DTYPES, Array, BadInput, DType, Shape, Signature, Tensor
-from adapter.inference.turns import LARGE, at_once
+from adapter.inference.v2_document import Object, Span
 from adapter.inference.v2_values import Given, from_binary, from_list, from_text
 
-Object = Mapping[str, Any]
 Steps = Generator[None, None, dict[str, Tensor]]
 
 HEADER_LENGTH = "Inference-Header-Content-Length"
 
-# Lists of numbers shorter than this are parsed with the rest: there orjson is as fast.
-_LONG = 512
-_DATA = b'"data"'
-# Keys that are looked at in one go: about 2 ms.
-_TOGETHER = 1 << 10
-# Text that is looked through for a key in one go: about 2 ms.
-_LOOKED_AT = 1 << 21
-_VALUE_FOLLOWS = re.compile(rb"[ \t\r\n]*:[ \t\r\n]*")
-# Strings, and what Python's writers and others put for the numbers that JSON does not have.
-_BARE = re.compile(rb'"(?:[^"\\]++|\\.)*+(?:"|\Z)|-?Infinity|NaN', re.DOTALL)
 # Parameters that change what an answer means; to ignore them would be to answer another question.
 _REFUSED = ("classification", "shared_memory_region", "sequence_id")
 _KINDS: Mapping[type, str] = {
@@ -133,7 +120,7 @@ class InferRequest:
             return (yield from from_list(given.data, given))
         array = yield from from_text(self.body, given.start, given.end, given)
         if array is None:
-            tree = yield from _loaded(self.body, self.json_length)
+            tree = yield from v2_document.loaded(self.body, self.json_length)
             return (yield from from_list(tree["inputs"][given.position]["data"], given))
         return array
 
@@ -155,16 +142,13 @@ def parse(body: bytes, header_length: str | None) -> InferRequest:
         BadInput: the body is no inference request; the message says what was expected where.
     """
     end = _json_length(body, header_length)
-    cut = at_once(_without_long_lists(body, end)) if end >= _LONG else None
-    tree, spans = (_load(body, end), []) if cut is None else cut
-    return _request(tree, spans, body, end)
+    return _request(*v2_document.read(body, end), body, end)
 
 
 def parse_in_steps(body: bytes, header_length: str | None) -> Generator[None, None, InferRequest]:
     """The same for large bodies: yields every few milliseconds."""
     end = _json_length(body, header_length)
-    cut = yield from _without_long_lists(body, end)
-    tree, spans = ((yield from _loaded(body, end)), []) if cut is None else cut
+    tree, spans = yield from v2_document.read_in_steps(body, end)
     return _request(tree, spans, body, end)
 
 
@@ -179,7 +163,7 @@ def _json_length(body: bytes, header_length: str | None) -> int:
     return end
 
 
-def _request(tree: Object, spans: list[tuple[int, int]], body: bytes, end: int) -> InferRequest:
+def _request(tree: Object, spans: list[Span], body: bytes, end: int) -> InferRequest:
     parameters = _parameters(tree, "")
     return InferRequest(
         id=_member(tree, "id", str, "", None),
@@ -190,131 +174,6 @@ def _request(tree: Object, spans: list[tuple[int, int]], body: bytes, end: int) 
         body=body,
         json_length=end,
     )
-
-
-def _load(body: bytes, end: int) -> Object:
-    text, what = (body, "The body") if end == len(body) else (body[:end], f"The first {end} bytes of the body")
-    try:
-        tree = _parsed(text)
-    except orjson.JSONDecodeError as error:
-        raise BadInput(f"{what}: expected JSON, {error}") from None
-    if type(tree) is not dict:
-        raise BadInput(f"{what}: expected an object, got {echo(tree)}")
-    return tree
-
-
-def _loaded(body: bytes, end: int) -> Generator[None, None, Object]:
-    """The same in pieces, if there is much of it: lists under the keys `data` may be `Large`."""
-    if end < LARGE:
-        return _load(body, end)
-    text, what = (body, "The body") if end == len(body) else (body[:end], f"The first {end} bytes of the body")
-    try:
-        tree = yield from json_parts.read(text, _RULES)
-        for key in tree:
-            tree[key] = yield from (_listed(tree[key]) if key == "inputs" else json_parts.materialized(tree[key]))
-    except json_parts.NoObject as error:
-        raise BadInput(f"{what}: expected an object, got {error.echo}") from None
-    except BadInput as error:
-        raise BadInput(f"{what}: expected JSON, {str(error).removeprefix('JSON Parse error: ')}") from None
-    return tree
-
-
-def _listed(inputs: Any) -> Generator[None, None, Any]:
-    """The inputs of a request, with what is long in their data left as it is."""
-    if not isinstance(inputs, list):
-        return (yield from json_parts.materialized(inputs))
-    found: list[Any] = []
-    for piece in json_parts.pieces(inputs):
-        for given in (yield from piece):
-            if type(given) is dict and type(given.get("data")) is Large:
-                data = given.pop("data")
-                found.append({**(yield from json_parts.materialized(given)), "data": data})
-            else:
-                found.append((yield from json_parts.materialized(given)))
-    return found
-
-
-def _parsed(text: bytes) -> Any:
-    try:
-        return orjson.loads(text)
-    except orjson.JSONDecodeError as error:
-        if b"NaN" not in text and b"Infinity" not in text:
-            raise
-        try:
-            return orjson.loads(_BARE.sub(_quoted, text))
-        except orjson.JSONDecodeError:
-            raise error from None
-
-
-def _piece(text: bytes) -> Any:
-    try:
-        return _parsed(text)
-    except orjson.JSONDecodeError as error:
-        raise BadInput(f"JSON Parse error: {error.msg} at offset: {error.pos}") from None
-
-
-_RULES = json_parts.Rules(_piece, strict=True)
-
-
-def _quoted(match: re.Match[bytes]) -> bytes:
-    token = match[0]
-    return token if token[:1] == b'"' else b'"%b"' % token
-
-
-def _without_long_lists(text: bytes, length: int) -> Generator[None, None, tuple[Object, list[tuple[int, int]]] | None]:
-    """The request with the number k in place of the k-th long list under a key `data`, and where these lists lie.
-
-    None if it can't be proved that each of them belongs to an input. With no backslash in the text, `"data"` before a
-    colon is a key, each one has a list for its value, and so a number there can only be one of ours.
-    """
-    spans: list[tuple[int, int]] = []
-    parts: list[bytes] = []
-    done = position = looked_at = 0
-    while (position := (yield from _next_data(text, position, length))) >= 0:
-        position += len(_DATA)
-        looked_at += 1
-        if looked_at % _TOGETHER == 0:
-            yield
-        colon = _VALUE_FOLLOWS.match(text, position, min(position + _LONG, length))
-        if colon is None:  # a name, not a key
-            continue
-        start = colon.end()
-        if text[start : start + 1] != b"[":
-            return None
-        quote = text.find(b'"', start, length)
-        brace = text.find(b"}", start, quote if quote >= 0 else length)
-        stop = max(brace, quote) if min(brace, quote) < 0 else min(brace, quote)
-        end = text.rfind(b"]", start, stop) + 1
-        if end - start >= _LONG and stop - end < _LONG and text[end:stop].strip(b" \t\r\n") in (b"", b","):
-            parts += (text[done:start], b"%d" % len(spans))
-            spans.append((start, end))
-            done = position = end
-    if not spans or sum(map(len, parts)) + length - done >= LARGE:
-        return None
-    parts.append(text[done:length])
-    head = b"".join(parts)
-    if b"\\" in head:
-        return None
-    try:
-        tree = orjson.loads(head)
-    except orjson.JSONDecodeError:
-        return None
-    inputs = tree.get("inputs") if type(tree) is dict else None
-    if type(inputs) is not list:
-        return None
-    placed = [given["data"] for given in inputs if type(given) is dict and type(given.get("data")) is int]
-    return (tree, spans) if placed == list(range(len(spans))) else None
-
-
-def _next_data(text: bytes, position: int, length: int) -> Generator[None, None, int]:
-    """Where `_DATA` stands next; negative where it does not."""
-    while (near := position + _LOOKED_AT) < length:
-        found = text.find(_DATA, position, near)
-        if found >= 0:
-            return found
-        position = near - len(_DATA) + 1
-        yield
-    return text.find(_DATA, position, length)
 
 
 def _member(tree: Object, key: str, kind: type, path: str, *default: Any) -> Any:
@@ -344,7 +203,7 @@ def _wanted(position: int, output: Any) -> _Wanted:
     return _Wanted(_member(output, "name", str, f"{path}."), binary)
 
 
-def _inputs(inputs: list[Any], spans: list[tuple[int, int]], body: bytes, offset: int) -> Iterator[_Input]:
+def _inputs(inputs: list[Any], spans: list[Span], body: bytes, offset: int) -> Iterator[_Input]:
     """The inputs, with binary data taken from the body one after the other, from `offset` on."""
     json_length = offset
     for position, tree in enumerate(inputs):
@@ -362,7 +221,7 @@ def _inputs(inputs: list[Any], spans: list[tuple[int, int]], body: bytes, offset
         raise BadInput(f"The body: its last {len(body) - offset} bytes belong to no input")
 
 
-def _input(position: int, tree: Any, spans: list[tuple[int, int]], offset: int) -> _Input:
+def _input(position: int, tree: Any, spans: list[Span], offset: int) -> _Input:
     path = f"inputs[{position}]"
     if type(tree) is not dict:
         raise BadInput(f"{path}: expected an object, got {echo(tree)}")

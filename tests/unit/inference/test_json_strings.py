@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adapter.inference import examples, json_in, json_parts, json_strings, v2_in
+from adapter.inference import examples, json_in, json_parts, json_strings, v2_document, v2_in
 from adapter.inference.base64 import decode_base64, decoded_in_steps
 from adapter.inference.json_strings import LongText
 from adapter.inference.tensor import FLOAT, STRING, BadInput
@@ -23,7 +23,7 @@ IN_BASE64 = b64encode(LONG.encode()).decode()
 
 def in_pieces(patch: pytest.MonkeyPatch) -> None:
     """As bodies of many megabytes are read; a piece has more room than a cut may have to go back."""
-    for module in (json_in, examples, v2_in):
+    for module in (json_in, examples, v2_document):
         patch.setattr(module, "LARGE", 0)
     patch.setattr(json_parts, "CHUNK", 8)
     patch.setattr(json_strings, "PIECE", 24)
@@ -87,7 +87,7 @@ def test_what_stands_behind_a_string_is_refused_as_in_one_go(text: bytes, more: 
 @given(texts(*WRONG), BODIES)
 def test_any_string_of_an_inference_request_is_read_in_pieces_as_in_one_go(text: bytes, body: bytes) -> None:
     body %= text
-    assert read(body, v2_in._RULES, 24) == read(body, v2_in._RULES, 1 << 18)
+    assert read(body, v2_document.RULES, 24) == read(body, v2_document.RULES, 1 << 18)
 
 
 @pytest.mark.parametrize("repeated", [rb"\\", rb"\ud83d\ude00", rb"\u4e2d", "😀".encode(), b"a"])

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from adapter import joining
 from adapter.errors import Refused
-from adapter.inference import json_out, json_parts, json_strings, v2_in, v2_out
+from adapter.inference import json_out, json_parts, json_strings, v2_document, v2_in, v2_out
 from adapter.inference.signatures import Servable
 from adapter.inference.tensor import (
     BFLOAT16,
@@ -70,7 +70,7 @@ def tensors(
 
 
 def parsed(body: bytes, header: str | None) -> v2_in.InferRequest:
-    return v2_in.parse(body, header) if len(body) < v2_in.LARGE else at_once(v2_in.parse_in_steps(body, header))
+    return v2_in.parse(body, header) if len(body) < v2_document.LARGE else at_once(v2_in.parse_in_steps(body, header))
 
 
 @pytest.fixture(params=["in one go", "in pieces of 8 bytes"])
@@ -78,7 +78,7 @@ def pieces(request: pytest.FixtureRequest) -> Iterator[None]:
     """Every request is read as small ones are, and as large ones are."""
     with pytest.MonkeyPatch.context() as patch:
         if request.param != "in one go":
-            patch.setattr(v2_in, "LARGE", 0)
+            patch.setattr(v2_document, "LARGE", 0)
             patch.setattr(json_parts, "CHUNK", 8)
             patch.setattr(json_strings, "PIECE", 32)
         yield
@@ -212,9 +212,9 @@ LONG = st.lists(st.integers(-(10**6), 10**6), min_size=300, max_size=400)
 @given(LONG, st.sampled_from([dtype for dtype in V2_DTYPES.values() if not dtype.is_string and dtype is not BOOL]))
 def test_long_lists_read_from_the_text_are_what_the_way_of_care_makes_of_them(leaves: list[int], dtype: DType) -> None:
     body = orjson.dumps(x(leaves, datatype=dtype.v2))
-    assert at_once(v2_in._without_long_lists(body, len(body))) is not None
+    assert at_once(v2_document._without_long_lists(body, len(body))) is not None
     careful = {"inputs": [{**x(leaves, datatype=dtype.v2)["inputs"][0], "na\\me": ""}]}  # no backslash on the fast way
-    assert at_once(v2_in._without_long_lists(orjson.dumps(careful), len(orjson.dumps(careful)))) is None
+    assert at_once(v2_document._without_long_lists(orjson.dumps(careful), len(orjson.dumps(careful)))) is None
     assert outcome(body, x=dtype) == outcome(careful, x=dtype)
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from adapter.inference import json_in, json_numbers, json_parts, json_strings
+from adapter.inference import json_in, json_numbers, json_outline, json_strings
 from adapter.inference.tensor import (
     FLOAT,
     BadInput,
@@ -63,7 +63,7 @@ class pieces_of:  # noqa: N801 - a context manager for property tests, which fun
                 (json_numbers, "LONG_LISTS", 0),
                 (json_in, "PIECE", size),
                 (json_in, "LARGE", 0),
-                (json_parts, "CHUNK", size),
+                (json_outline, "CHUNK", size),
                 (json_strings, "PIECE", 2 * size),
             ):
                 self._patch.setattr(owner, name, value)

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adapter.inference import examples, json_parts, json_strings
+from adapter.inference import examples, json_outline, json_strings
 from adapter.inference.tensor import BadInput
 from adapter.inference.turns import at_once
 from adapter.pb import serving_pb2, tensorflow_pb2
@@ -25,7 +25,7 @@ def pieces(request: pytest.FixtureRequest) -> Iterator[None]:
         if request.param != "in one go":
             patch.setattr(examples, "LARGE", 0)
             patch.setattr(examples, "_RUN", 8)
-            patch.setattr(json_parts, "CHUNK", 8)
+            patch.setattr(json_outline, "CHUNK", 8)
             patch.setattr(json_strings, "PIECE", 32)
         yield
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from adapter import joining
 from adapter.errors import Refused
-from adapter.inference import json_out, json_parts, json_strings, v2_document, v2_in, v2_out
+from adapter.inference import json_out, json_outline, json_strings, v2_document, v2_in, v2_out
 from adapter.inference.signatures import Servable
 from adapter.inference.tensor import (
     BFLOAT16,
@@ -79,7 +79,7 @@ def pieces(request: pytest.FixtureRequest) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         if request.param != "in one go":
             patch.setattr(v2_document, "LARGE", 0)
-            patch.setattr(json_parts, "CHUNK", 8)
+            patch.setattr(json_outline, "CHUNK", 8)
             patch.setattr(json_strings, "PIECE", 32)
         yield
 

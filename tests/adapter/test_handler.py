@@ -211,12 +211,12 @@ def test_a_call_that_takes_too_long_is_504_and_holds_up_nobody_else(start: Start
         STEPS.replace(
             "def preprocess(self, batch):", "def preprocess(self, batch):\n        time.sleep(batch[0].sleep)"
         ),
-        "[limits]\ntimeout = 0.3\n",
+        "[limits]\ntimeout = 1\n",
     )
     slow = threading.Thread(target=ask, args=(adapter,), kwargs={"x": 1, "sleep": 3})
     slow.start()
     assert ask(adapter, x=2) == (200, {"y": 3.0})
-    status, body = ask(adapter, x=1, sleep=1)
+    status, body = ask(adapter, x=1, sleep=3)
     assert (status, body["detail"]) == (504, "The handler did not answer in time")
     slow.join()
 
@@ -243,7 +243,7 @@ def test_a_pipeline_that_blocks_its_loop_makes_the_service_unready_and_a_client_
                 time.sleep(batch[0].sleep)
                 return [Answer(1.0)]
         """,
-        "[limits]\ntimeout = 0.2\n",
+        "[limits]\ntimeout = 1\n",
     )
     assert ask(adapter, x=1) == (200, {"y": 1.0})
     assert ask(adapter, x=1, sleep=8)[0] == 504

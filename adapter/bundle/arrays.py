@@ -7,7 +7,9 @@ stands in the OpenAPI document.
 from functools import lru_cache
 from typing import Any, ClassVar
 
+import msgspec
 import numpy as np
+import orjson
 
 from adapter.inference.tensor import Array
 
@@ -69,18 +71,30 @@ def decode(expected: type, value: Any) -> Any:
     dtype = np.dtype(expected.dtype)
     name = _name(expected.dtype, expected.shape)
     try:
-        array = np.array(value, dtype=None if dtype.kind in "iub" else dtype)
+        with np.errstate(over="ignore"):  # which is refused below
+            array = np.array(value, dtype=None if dtype.kind in "iub" else dtype)
     except (ValueError, TypeError, OverflowError):
         raise ValueError(f"expected {name}, got {_irregular(value)}") from None
+    return fitting(expected, array)
+
+
+def fitting(expected: type[ArrayField], array: Array) -> Array:
+    """An array as one of the field's type and shape, if it is. Raises ValueError likewise."""
+    dtype = np.dtype(expected.dtype)
+    name = _name(expected.dtype, expected.shape)
     if array.dtype != dtype:
         array = _narrowed(array, dtype, name)
+    if dtype.kind == "f" and np.isinf(array).any():  # JSON has no infinity: it was a number
+        raise ValueError(f"expected {name}, got values out of its range")
     if expected.shape is not None and not _fits(array.shape, expected.shape):
         raise ValueError(f"expected {name}, got {_shown(array.shape)}")
     return array
 
 
 def encode(value: Any) -> Any:
-    """msgspec's `enc_hook`: what numpy has as Python has it."""
+    """msgspec's `enc_hook`: an array of numbers as orjson writes it, what else numpy has as Python has it."""
+    if isinstance(value, np.ndarray) and value.ndim and value.dtype.kind in "fiub" and value.dtype.isnative:
+        return msgspec.Raw(orjson.dumps(np.ascontiguousarray(value), option=orjson.OPT_SERIALIZE_NUMPY))
     if isinstance(value, np.ndarray | np.generic):
         return value.tolist()
     raise NotImplementedError(f"{type(value).__name__} is no type that an answer can have")

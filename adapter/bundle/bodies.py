@@ -7,20 +7,32 @@ application/octet-stream
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from typing import Annotated, Any, NamedTuple, Union, get_args, get_origin
 
 import msgspec
 
 from adapter.bundle import arrays, multipart
+from adapter.bundle.long_arrays import LongArrays, Taken, decoded
 from adapter.bundle.mistakes import lowered
 from adapter.errors import Refused
 from adapter.inference.tensor import BadInput
 
 BATCH = "instances"
 _BATCH = re.compile(rb'[ \t\r\n]*\{[ \t\r\n]*"instances"[ \t\r\n]*:')
+_FORM = "multipart/form-data"
 _RAW = ("image/", "audio/", "video/", "application/octet-stream")
+# Shorter texts are read sooner by msgspec alone.
+_WORTH = 1 << 12
 _PLACE = re.compile(r" - at `[$][.]?(.*)`$")
+
+
+class Body(NamedTuple):
+    """The body of a `/predict`; `taken`, if its JSON had long arrays that have been read already."""
+
+    content_type: str
+    data: bytes
+    taken: Taken | None = None
 
 
 class Batch(NamedTuple):
@@ -42,28 +54,38 @@ class Bodies:
         self._types = {name: _plain(field.type) for name, field in fields.items()}
         self.bytes_fields = [name for name, expected in self._types.items() if bytes in expected]
         several: Any = list[request]  # type: ignore[valid-type] # a type that is known when the handler is
-        batch = msgspec.defstruct("Batch", [(BATCH, several)], forbid_unknown_fields=True)
+        self._batch = msgspec.defstruct("Batch", [(BATCH, several)], forbid_unknown_fields=True)
         self._one = msgspec.json.Decoder(request, dec_hook=arrays.decode)
-        self._many = msgspec.json.Decoder(batch, dec_hook=arrays.decode)
+        self._many = msgspec.json.Decoder(self._batch, dec_hook=arrays.decode)
+        self._arrays = LongArrays(self._types)
 
-    def read(self, content_type: str, body: bytes) -> Batch:
+    def long_arrays(self, content_type: str, data: bytes) -> Generator[None, None, Taken | None] | None:
+        """What takes the long arrays out of a body of JSON, on the event loop, in steps; None where there is none to take."""
+        if not self._arrays.keys or len(data) < _WORTH or _kind(content_type).startswith((_FORM, *_RAW)):
+            return None
+        return self._arrays.taken(data)
+
+    def read(self, body: Body) -> Batch:
         """The requests in `body`.
 
         Raises:
             BadInput: the body is not what the request's struct asks for.
             Refused: 415 for a content type that this handler does not take, 413 for too many instances.
         """
-        kind = content_type.partition(";")[0].strip().lower() if content_type else ""
+        content_type, data, taken = body
+        kind = _kind(content_type)
         try:
-            if kind == "multipart/form-data":
-                return Batch([self._form(content_type, body)], False)
+            if kind == _FORM:
+                return Batch([self._form(content_type, data)], False)
             if kind.startswith(_RAW):
-                return Batch([self._raw(kind, body)], False)
-            if not body:
+                return Batch([self._raw(kind, data)], False)
+            if not data:
                 raise BadInput("the body is empty")
-            if _BATCH.match(body) is None:
-                return Batch([self._one.decode(body)], False)
-            requests = getattr(self._many.decode(body), BATCH)
+            if _BATCH.match(data) is None:
+                one = decoded(taken, self._request)
+                return Batch([self._one.decode(data) if one is None else one], False)
+            many = decoded(taken, self._batch)
+            requests = getattr(self._many.decode(data) if many is None else many, BATCH)
         except msgspec.ValidationError as error:
             raise BadInput(_told(error)) from None
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
@@ -102,6 +124,10 @@ class Bodies:
 
     def _converted(self, fields: dict[str, Any]) -> Any:
         return msgspec.convert(fields, self._request, strict=False, dec_hook=arrays.decode)
+
+
+def _kind(content_type: str) -> str:
+    return content_type.partition(";")[0].strip().lower() if content_type else ""
 
 
 def _text(name: str, value: bytes, is_text: bool) -> Any:

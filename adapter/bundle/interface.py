@@ -1,10 +1,11 @@
 """What a handler class takes and gives, as bytes and as tensors: the steps of a `/predict` between its I/O.
 
-    read       body → requests                        bodies.py
-    tensors    preprocess, its arrays as tensors      tensors.py
-    answer     postprocess, its answers as JSON
+    long_arrays   those of a body's JSON                 long_arrays.py
+    read          body → requests                        bodies.py
+    tensors       preprocess, its arrays as tensors      tensors.py
+    answer        postprocess, its answers as JSON
 
-Each step is a plain function: run in a thread, inline, or by a test.
+Each step is a plain function: run in a thread, inline, or by a test; but for the first, which is the event loop's.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -41,6 +42,7 @@ class Interface:
             )
         except (TypeError, NotImplementedError) as error:
             raise HandlerError(f"{type(handler).__name__}: {error}") from None
+        self.long_arrays = bodies.long_arrays
         self.read = bodies.read
         self._bytes_fields = bodies.bytes_fields
         self._encode = msgspec.json.Encoder(enc_hook=arrays.encode).encode

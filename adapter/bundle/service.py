@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from adapter import memory
 from adapter.bundle import loading, prints
 from adapter.bundle.api import BadInput, Handler
-from adapter.bundle.bodies import BATCH
+from adapter.bundle.bodies import BATCH, Body
 from adapter.bundle.fit import misfit
 from adapter.bundle.hooks import Hooks
 from adapter.bundle.interface import Interface
@@ -34,6 +34,7 @@ from adapter.exchange import Exchange
 from adapter.inference import tensor
 from adapter.inference.plane import DataPlane
 from adapter.inference.signatures import Servable
+from adapter.inference.turns import LARGE, at_once
 from adapter.telemetry.traces import Trace
 
 if TYPE_CHECKING:
@@ -115,15 +116,22 @@ class Service:
                 504 when its time limit passes.
             BadInput (the codecs'): the body is not what the handler's request asks for.
         """
-        way = self._way
-        if way is None:
+        way, interface = self._way, self._interface
+        if way is None or interface is None:
             raise Refused(503, self._problem)
         for model in self._models:
             exchange.ask_for(model)
         exchange.deadline = min(exchange.deadline, self._loop.time() + self._limit)
         try:
             with self._in_its_trace(exchange.trace):
-                return await way.answer(exchange, content_type, body)
+                steps = interface.long_arrays(content_type, body)
+                if steps is None:
+                    taken = None
+                elif len(body) < LARGE:
+                    taken = at_once(steps)
+                else:
+                    taken = await self._plane.turns.take(steps, exchange.deadline)
+                return await way.answer(exchange, Body(content_type, body, taken))
         except BadInput as error:
             raise Refused(error.status, _place(error) + error.message) from None
         except CallFailed as error:

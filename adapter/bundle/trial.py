@@ -13,8 +13,10 @@ from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 from adapter.bundle.api import Context, Handler
+from adapter.bundle.bodies import Body
 from adapter.bundle.interface import Interface
 from adapter.inference.tensor import Array
+from adapter.inference.turns import at_once
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -48,7 +50,8 @@ class Trial:
             BadInput: the handler's, or of `adapter.inference.tensor` where the body is not what the request's struct says.
         """
         body = request if isinstance(request, bytes) else json.dumps(request).encode()
-        batch = self._interface.read(content_type, body)
+        steps = self._interface.long_arrays(content_type, body)
+        batch = self._interface.read(Body(content_type, body, at_once(steps) if steps is not None else None))
         handler = self._interface.handler
         if self._interface.is_pipeline:
             answers = asyncio.run(_finish(handler.predict(_Context(self._models, handler.files), batch.requests)))

@@ -10,7 +10,7 @@ from collections.abc import Callable, Coroutine, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
-from adapter.bundle.bodies import Batch
+from adapter.bundle.bodies import Batch, Body
 from adapter.bundle.interface import Interface
 from adapter.bundle.pipeline import Call, HandlersLoop
 from adapter.bundle.workers import Workers
@@ -32,7 +32,7 @@ FORGIVEN = 0.01
 class Way(Protocol):
     """One of the three."""
 
-    async def answer(self, exchange: Exchange, content_type: str, body: bytes) -> bytes:
+    async def answer(self, exchange: Exchange, body: Body) -> bytes:
         """Raises what the handler raises, Refused, CallFailed, and RequestFailed (504) when the deadline passes."""
 
 
@@ -65,21 +65,21 @@ class Threaded:
         self._model = model
         self._workers = workers
 
-    async def answer(self, exchange: Exchange, content_type: str, body: bytes) -> bytes:
+    async def answer(self, exchange: Exchange, body: Body) -> bytes:
         """See Way."""
-        return await _in_time(exchange, self._answer(exchange, content_type, body))
+        return await _in_time(exchange, self._answer(exchange, body))
 
-    async def _answer(self, exchange: Exchange, content_type: str, body: bytes) -> bytes:
+    async def _answer(self, exchange: Exchange, body: Body) -> bytes:
         endpoint = await self._model.endpoint(exchange.deadline)
-        batch, inputs = await self._workers.run(self._before, content_type, body, endpoint.signature)
+        batch, inputs = await self._workers.run(self._before, body, endpoint.signature)
         exchange.lap("pre")
         outputs = await self._model.predict(endpoint, inputs, exchange)
         answer = await self._workers.run(self._interface.answer, outputs, batch)
         exchange.lap("post")
         return answer
 
-    def _before(self, content_type: str, body: bytes, signature: Signature) -> tuple[Batch, dict[str, Tensor]]:
-        batch = self._interface.read(content_type, body)
+    def _before(self, body: Body, signature: Signature) -> tuple[Batch, dict[str, Tensor]]:
+        batch = self._interface.read(body)
         return batch, self._interface.tensors(batch, signature)
 
 
@@ -93,13 +93,13 @@ class Inline:
         self._otherwise = otherwise
         self._strikes = 0.0
 
-    async def answer(self, exchange: Exchange, content_type: str, body: bytes) -> bytes:
+    async def answer(self, exchange: Exchange, body: Body) -> bytes:
         """See Way; only the call keeps the deadline, since nothing can interrupt the rest."""
         if self._strikes > STRIKES:
-            return await self._otherwise.answer(exchange, content_type, body)
+            return await self._otherwise.answer(exchange, body)
         endpoint = await self._model.endpoint(exchange.deadline)
         started = time.perf_counter()
-        batch = self._interface.read(content_type, body)
+        batch = self._interface.read(body)
         inputs = self._interface.tensors(batch, endpoint.signature)
         took = time.perf_counter() - started
         exchange.lap("pre")
@@ -144,17 +144,17 @@ class Piped:
         self._files = files
         self._innermost = innermost
 
-    async def answer(self, exchange: Exchange, content_type: str, body: bytes) -> bytes:
+    async def answer(self, exchange: Exchange, body: Body) -> bytes:
         """See Way."""
-        return await _in_time(exchange, self._answer(exchange, content_type, body))
+        return await _in_time(exchange, self._answer(exchange, body))
 
-    async def _answer(self, exchange: Exchange, content_type: str, body: bytes) -> bytes:
+    async def _answer(self, exchange: Exchange, body: Body) -> bytes:
         call = Call(self._plane, self._workers, self._versions, exchange.request_id, self._files, exchange.deadline)
         call.trace = exchange.trace
         call.innermost = self._innermost
 
         async def predict() -> bytes:
-            return await self._interface.predict(call, self._interface.read(content_type, body))
+            return await self._interface.predict(call, self._interface.read(body))
 
         answer = await self._loop.run(predict())
         exchange.lap("handler")

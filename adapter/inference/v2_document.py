@@ -1,10 +1,8 @@
 """The JSON of an inference request, read with what is long in it left where it lies. No I/O.
 
-Lists of numbers under a key `data` are cut out of the text before it is parsed, and read later, straight into an array.
-Where it can't be proved that this is the same, and where a mistake is found in one, the text is parsed whole, in pieces
-if it is large.
-
-    {"inputs": [{"name": "x", …, "data": [1.5, 2.5, … ]}]}  ─►  {"inputs": [{"name": "x", …, "data": 0}]}, spans[0]
+Long lists under a key `data` are cut out of the text before it is parsed (`json_lists`), and read later, straight into an
+array. Where it can't be proved that this is the same, and where a mistake is found in one, the text is parsed whole, in
+pieces if it is large.
 """
 
 import re
@@ -14,41 +12,31 @@ from typing import Any
 import orjson
 
 from adapter.inference import json_parts
+from adapter.inference.json_lists import LONG, Span, without_long_lists
 from adapter.inference.json_parts import Large
 from adapter.inference.json_scan import echo
 from adapter.inference.tensor import BadInput
 from adapter.inference.turns import LARGE, at_once
 
 Object = Mapping[str, Any]
-Span = tuple[int, int]
-"""Where a list lies in a text."""
-
-# Lists of numbers shorter than this are parsed with the rest: there orjson is as fast.
-_LONG = 512
-_DATA = b'"data"'
-# Keys that are looked at in one go: about 2 ms.
-_TOGETHER = 1 << 10
-# Text that is looked through for a key in one go: about 2 ms.
-_LOOKED_AT = 1 << 21
-_VALUE_FOLLOWS = re.compile(rb"[ \t\r\n]*:[ \t\r\n]*")
 # Strings, and what Python's writers and others put for the numbers that JSON does not have.
 _BARE = re.compile(rb'"(?:[^"\\]++|\\.)*+(?:"|\Z)|-?Infinity|NaN', re.DOTALL)
 
 
-def read(text: bytes, length: int) -> tuple[Object, list[Span]]:
-    """The JSON object in the first bytes of a text, and its long lists, in place of which it has their numbers.
+def read(text: bytes, length: int) -> tuple[Object, Mapping[str, Span]]:
+    """The JSON object in the first bytes of a text, and its long lists, in place of which it has names.
 
     Raises:
         BadInput: it is not JSON, or no object.
     """
-    cut = at_once(_without_long_lists(text, length)) if length >= _LONG else None
-    return (_load(text, length), []) if cut is None else cut
+    cut = at_once(_cut(text, length)) if length >= LONG else None
+    return (_load(text, length), {}) if cut is None else cut
 
 
-def read_in_steps(text: bytes, length: int) -> Generator[None, None, tuple[Object, list[Span]]]:
+def read_in_steps(text: bytes, length: int) -> Generator[None, None, tuple[Object, Mapping[str, Span]]]:
     """The same of a large text: yields every few milliseconds."""
-    cut = yield from _without_long_lists(text, length)
-    return ((yield from loaded(text, length)), []) if cut is None else cut
+    cut = yield from _cut(text, length)
+    return ((yield from loaded(text, length)), {}) if cut is None else cut
 
 
 def _load(body: bytes, end: int) -> Object:
@@ -120,57 +108,20 @@ def _quoted(match: re.Match[bytes]) -> bytes:
     return token if token[:1] == b'"' else b'"%b"' % token
 
 
-def _without_long_lists(text: bytes, length: int) -> Generator[None, None, tuple[Object, list[Span]] | None]:
-    """The request with the number k in place of the k-th long list under a key `data`, and where these lists lie.
+def _cut(text: bytes, length: int) -> Generator[None, None, tuple[Object, Mapping[str, Span]] | None]:
+    """The request with names in place of the long lists that inputs have for their data, and where these lie.
 
-    None if it can't be proved that each of them belongs to an input. With no backslash in the text, `"data"` before a
-    colon is a key, each one has a list for its value, and so a number there can only be one of ours.
+    None if there are none, or it can't be proved that each of them belongs to an input.
     """
-    spans: list[Span] = []
-    parts: list[bytes] = []
-    done = position = looked_at = 0
-    while (position := (yield from _next_data(text, position, length))) >= 0:
-        position += len(_DATA)
-        looked_at += 1
-        if looked_at % _TOGETHER == 0:
-            yield
-        colon = _VALUE_FOLLOWS.match(text, position, min(position + _LONG, length))
-        if colon is None:  # a name, not a key
-            continue
-        start = colon.end()
-        if text[start : start + 1] != b"[":
-            return None
-        quote = text.find(b'"', start, length)
-        brace = text.find(b"}", start, quote if quote >= 0 else length)
-        stop = max(brace, quote) if min(brace, quote) < 0 else min(brace, quote)
-        end = text.rfind(b"]", start, stop) + 1
-        if end - start >= _LONG and stop - end < _LONG and text[end:stop].strip(b" \t\r\n") in (b"", b","):
-            parts += (text[done:start], b"%d" % len(spans))
-            spans.append((start, end))
-            done = position = end
-    if not spans or sum(map(len, parts)) + length - done >= LARGE:
-        return None
-    parts.append(text[done:length])
-    head = b"".join(parts)
-    if b"\\" in head:
+    cut = yield from without_long_lists(text, length, (b'"data"',))
+    if cut is None:
         return None
     try:
-        tree = orjson.loads(head)
+        tree = orjson.loads(cut.text)
     except orjson.JSONDecodeError:
         return None
     inputs = tree.get("inputs") if type(tree) is dict else None
     if type(inputs) is not list:
         return None
-    placed = [given["data"] for given in inputs if type(given) is dict and type(given.get("data")) is int]
-    return (tree, spans) if placed == list(range(len(spans))) else None
-
-
-def _next_data(text: bytes, position: int, length: int) -> Generator[None, None, int]:
-    """Where `_DATA` stands next; negative where it does not."""
-    while (near := position + _LOOKED_AT) < length:
-        found = text.find(_DATA, position, near)
-        if found >= 0:
-            return found
-        position = near - len(_DATA) + 1
-        yield
-    return text.find(_DATA, position, length)
+    data = [given["data"] for given in inputs if type(given) is dict and type(given.get("data")) is str]
+    return (tree, cut.lists) if [name for name in data if name in cut.lists] == list(cut.lists) else None

@@ -15,11 +15,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from adapter.inference import v2_document
+from adapter.inference.json_lists import Span
 from adapter.inference.json_parts import Large
 from adapter.inference.json_scan import echo
 from adapter.inference.json_tree import MAX_RANK
 from adapter.inference.tensor import V2_DTYPES, Array, BadInput, DType, Shape, Signature, Tensor
-from adapter.inference.v2_document import Object, Span
+from adapter.inference.v2_document import Object
 from adapter.inference.v2_values import Given, from_binary, from_list, from_text
 
 Steps = Generator[None, None, dict[str, Tensor]]
@@ -148,8 +149,8 @@ def parse(body: bytes, header_length: str | None) -> InferRequest:
 def parse_in_steps(body: bytes, header_length: str | None) -> Generator[None, None, InferRequest]:
     """The same for large bodies: yields every few milliseconds."""
     end = _json_length(body, header_length)
-    tree, spans = yield from v2_document.read_in_steps(body, end)
-    return _request(tree, spans, body, end)
+    tree, lists = yield from v2_document.read_in_steps(body, end)
+    return _request(tree, lists, body, end)
 
 
 def _json_length(body: bytes, header_length: str | None) -> int:
@@ -163,12 +164,12 @@ def _json_length(body: bytes, header_length: str | None) -> int:
     return end
 
 
-def _request(tree: Object, spans: list[Span], body: bytes, end: int) -> InferRequest:
+def _request(tree: Object, lists: Mapping[str, Span], body: bytes, end: int) -> InferRequest:
     parameters = _parameters(tree, "")
     return InferRequest(
         id=_member(tree, "id", str, "", None),
         signature_name=_member(parameters, "signature_name", str, "parameters.", ""),
-        inputs=list(_inputs(_member(tree, "inputs", list, ""), spans, body, end)),
+        inputs=list(_inputs(_member(tree, "inputs", list, ""), lists, body, end)),
         wanted=[_wanted(position, output) for position, output in enumerate(_member(tree, "outputs", list, "", ()))],
         binary_output=_member(parameters, "binary_data_output", bool, "parameters.", False),
         body=body,
@@ -203,11 +204,11 @@ def _wanted(position: int, output: Any) -> _Wanted:
     return _Wanted(_member(output, "name", str, f"{path}."), binary)
 
 
-def _inputs(inputs: list[Any], spans: list[Span], body: bytes, offset: int) -> Iterator[_Input]:
+def _inputs(inputs: list[Any], lists: Mapping[str, Span], body: bytes, offset: int) -> Iterator[_Input]:
     """The inputs, with binary data taken from the body one after the other, from `offset` on."""
     json_length = offset
     for position, tree in enumerate(inputs):
-        given = _input(position, tree, spans, offset)
+        given = _input(position, tree, lists, offset)
         if given.binary:
             if given.end > len(body):
                 left = len(body) - offset
@@ -221,7 +222,7 @@ def _inputs(inputs: list[Any], spans: list[Span], body: bytes, offset: int) -> I
         raise BadInput(f"The body: its last {len(body) - offset} bytes belong to no input")
 
 
-def _input(position: int, tree: Any, spans: list[Span], offset: int) -> _Input:
+def _input(position: int, tree: Any, lists: Mapping[str, Span], offset: int) -> _Input:
     path = f"inputs[{position}]"
     if type(tree) is not dict:
         raise BadInput(f"{path}: expected an object, got {echo(tree)}")
@@ -240,8 +241,8 @@ def _input(position: int, tree: Any, spans: list[Span], offset: int) -> _Input:
         if length < 0:
             raise BadInput(f"{path}parameters.binary_data_size: expected 0 or more, got {length}")
         return _Input(position, name, dtype, shape, size, True, offset, offset + length, None)
-    if type(data) is int and spans:
-        return _Input(position, name, dtype, shape, size, False, *spans[data], None)
+    if type(data) is str and data in lists:
+        return _Input(position, name, dtype, shape, size, False, lists[data].start, lists[data].end, None)
     return _Input(position, name, dtype, shape, size, False, 0, 0, _member(tree, "data", list, path))
 
 

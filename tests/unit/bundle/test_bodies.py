@@ -6,9 +6,10 @@ import pytest
 from msgspec import Meta, Struct
 
 from adapter.bundle.arrays import Float32, UInt8
-from adapter.bundle.bodies import Bodies
+from adapter.bundle.bodies import Bodies, Body
 from adapter.errors import Refused
 from adapter.inference.tensor import BadInput
+from adapter.inference.turns import at_once
 
 FORM = "multipart/form-data; boundary=XX"
 
@@ -40,7 +41,9 @@ def read(
     request: type[Struct], body: bytes | str, content_type: str = "application/json", most: int = 3
 ) -> list[Struct]:
     data = body.encode() if isinstance(body, str) else body
-    return list(Bodies(request, most).read(content_type, data).requests)
+    bodies = Bodies(request, most)
+    steps = bodies.long_arrays(content_type, data)
+    return list(bodies.read(Body(content_type, data, at_once(steps) if steps is not None else None)).requests)
 
 
 def refusal(request: type[Struct], body: bytes | str, content_type: str = "application/json") -> str:
@@ -51,8 +54,8 @@ def refusal(request: type[Struct], body: bytes | str, content_type: str = "appli
 
 def test_one_request_and_a_batch_are_told_apart_by_their_first_key() -> None:
     bodies = Bodies(Point, 3)
-    assert bodies.read("", b' {"x": 1}') == ([Point(1.0)], False)
-    assert bodies.read("", b' { "instances" : [{"x": 1}, {"x": 2, "tags": ["a"]}]}') == (
+    assert bodies.read(Body("", b' {"x": 1}')) == ([Point(1.0)], False)
+    assert bodies.read(Body("", b' { "instances" : [{"x": 1}, {"x": 2, "tags": ["a"]}]}')) == (
         [Point(1.0), Point(2.0, ["a"])],
         True,
     )
@@ -80,6 +83,7 @@ def test_json_is_json_whatever_curl_calls_it(content_type: str) -> None:
         (Sketch, '{"instances": [{"pixels": [[1, 2]]}]}', "instances[0].pixels: expected float32[2, 3], got shape [1, 2]"),
         (Sketch, '{"pixels": [1, 2, 3]}', "pixels: expected float32[2, 3], got 3 values"),
         (Sketch, '{"pixels": [[1, 2, 3], [4]]}', "pixels: expected float32[2, 3], got lists of unequal length"),
+        (Sketch, '{"pixels": [[1, 2, 3], [4, 5, -4e38]]}', "pixels: expected float32[2, 3], got values out of its range"),
         (Sketch, '{"pixels": "abc"}', "pixels: expected float32[2, 3], got str"),
         (Sketch, '{"pixels": [[1,2,3],[4,5,6]], "palette": [256]}', "palette: expected uint8[?], got values out of its range"),
         (Sketch, '{"pixels": [[1,2,3],[4,5,6]], "palette": [0.5]}', "palette: expected uint8[?], got other values than integers"),

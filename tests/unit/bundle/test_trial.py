@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from adapter import handler
+from adapter.bundle.bodies import Body
 from adapter.bundle.tensors import Misfit
 from adapter.handler import BadInput, Context, Handler, Struct, Trial
 from adapter.inference import tensor
@@ -65,6 +66,42 @@ def test_one_request_and_a_batch_are_answered_alike(trial: Trial) -> None:
 
 def test_a_pipeline_asks_its_models_at_one_time() -> None:
     assert Trial(Both, MODELS).predict({"x": 1}) == {"y": 1.5}
+
+
+class Everything(Struct):
+    all: Any
+
+
+class Shows(Handler[Request, Everything]):
+    """Answers with what a model gives, as it is."""
+
+    def preprocess(self, batch: Sequence[Request]) -> Mapping[str, Any]:
+        return {"x": np.array([request.x for request in batch])}
+
+    def postprocess(self, outputs: Mapping[str, Any], batch: Sequence[Request]) -> list[Everything]:
+        return [Everything(outputs["y"])] * len(batch)
+
+
+@pytest.mark.parametrize(
+    ("array", "shown"),
+    [
+        (np.array([0.1, np.nan, -np.inf, 1e30], np.float32), "[0.1,null,null,1e+30]"),
+        (np.array([0.1, np.nan]), "[0.1,null]"),
+        (np.arange(6, dtype=np.int64).reshape(2, 3)[:, ::2], "[[0,2],[3,5]]"),
+        (np.array([[True, False]]), "[[true,false]]"),
+        (np.zeros((2, 0), np.float16), "[[],[]]"),
+        (np.array(2.5, np.float32), "2.5"),
+        (np.float32(2.5), "2.5"),
+        (np.array(["a", b"b"], object), '["a","Yg=="]'),
+        (np.array([1.5], ">f4"), "[1.5]"),
+    ],
+)
+def test_an_array_in_an_answer_is_its_numbers_with_the_fewest_digits_that_tell_them_apart(
+    array: Any, shown: str
+) -> None:
+    trial = Trial(Shows, {"any": lambda _: {"y": array}})
+    batch = trial._interface.read(Body("", b'{"x": 1}'))
+    assert trial._interface.encoded([Everything(array)], batch, "postprocess") == b'{"all":%b}' % shown.encode()
 
 
 def test_bad_input_is_raised_with_its_place(trial: Trial) -> None:

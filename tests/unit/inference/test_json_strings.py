@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adapter.inference import examples, json_in, json_outline, json_parts, json_strings, v2_document, v2_in
+from adapter.inference import examples, json_in, json_lists, json_outline, json_parts, json_strings, v2_document, v2_in
 from adapter.inference.base64 import decode_base64, decoded_in_steps
 from adapter.inference.json_strings import LongText
 from adapter.inference.tensor import FLOAT, STRING, BadInput
@@ -23,7 +23,7 @@ IN_BASE64 = b64encode(LONG.encode()).decode()
 
 def in_pieces(patch: pytest.MonkeyPatch) -> None:
     """As bodies of many megabytes are read; a piece has more room than a cut may have to go back."""
-    for module in (json_in, examples, v2_document):
+    for module in (json_in, json_lists, examples, v2_document):
         patch.setattr(module, "LARGE", 0)
     patch.setattr(json_outline, "CHUNK", 8)
     patch.setattr(json_strings, "PIECE", 24)

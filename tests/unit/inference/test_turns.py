@@ -9,7 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 from grpc import StatusCode
+from msgspec import Struct
 
+from adapter.bundle.arrays import Float32
+from adapter.bundle.bodies import Bodies
 from adapter.errors import CallFailed
 from adapter.inference import examples, json_in, json_out, v2_in, v2_out, wire
 from adapter.inference.tensor import BOOL, FLOAT, STRING, BadInput, DType, Signature, Tensor, TensorSpec
@@ -49,6 +52,18 @@ def inferred(dtype: DType, body: bytes) -> Steps:
 
 def classify(value: bytes) -> Steps:
     return examples.request(b'{"examples":%b}' % value, serving_pb2.ModelSpec(name="m"))
+
+
+class Picture(Struct):
+    pixels: Float32[-1, 3]
+    id: int = 0
+
+
+def handled(body: bytes) -> Steps:
+    """What the event loop does for a request that a handler answers."""
+    steps = Bodies(Picture, 1000).long_arrays("application/json", body)
+    assert steps is not None
+    return steps
 
 
 def many(value: bytes, count: int) -> bytes:
@@ -128,6 +143,11 @@ KINDS: dict[str, Callable[[], Steps]] = {
     "v2 strings": lambda: infer(STRING, 600_000, many(b'"abcdefghij"', 600_000)),
     "v2 bools": lambda: infer(BOOL, 900_000, many(b"true", 900_000)),
     "v2 with a late null": lambda: infer(FLOAT, 1_900_001, many(b"1.5", 900_000)[:-1] + b",null]"),
+    "a handler's array": lambda: handled(b'{"id":1,"pixels":%b}' % many(b"[1,2.5,3]", 500_000)),
+    "a handler's arrays": lambda: handled(b'{"instances":%b}' % many(b'{"pixels":%b}' % many(b"[1,2.5,3]", 1000), 500)),
+    "a handler's array that is ragged": lambda: handled(
+        b'{"pixels":%b}' % (many(b"[1,2.5,3]", 500_000)[:-1] + b",[1]]")
+    ),
     "encoding strings": lambda: wire.predict_request_in_steps(b"", {"x": strings(500_000)}),
     "encoding one long string": lambda: wire.predict_request_in_steps(b"", {"x": long_text()}),
     "decoding one long string": lambda: wire.predict_response_in_steps(answered_long()),

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from adapter import joining
 from adapter.errors import Refused
-from adapter.inference import json_out, json_outline, json_strings, v2_document, v2_in, v2_out
+from adapter.inference import json_lists, json_out, json_outline, json_strings, v2_document, v2_in, v2_out
 from adapter.inference.signatures import Servable
 from adapter.inference.tensor import (
     BFLOAT16,
@@ -79,6 +79,7 @@ def pieces(request: pytest.FixtureRequest) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         if request.param != "in one go":
             patch.setattr(v2_document, "LARGE", 0)
+            patch.setattr(json_lists, "LARGE", 0)
             patch.setattr(json_outline, "CHUNK", 8)
             patch.setattr(json_strings, "PIECE", 32)
         yield
@@ -212,9 +213,9 @@ LONG = st.lists(st.integers(-(10**6), 10**6), min_size=300, max_size=400)
 @given(LONG, st.sampled_from([dtype for dtype in V2_DTYPES.values() if not dtype.is_string and dtype is not BOOL]))
 def test_long_lists_read_from_the_text_are_what_the_way_of_care_makes_of_them(leaves: list[int], dtype: DType) -> None:
     body = orjson.dumps(x(leaves, datatype=dtype.v2))
-    assert at_once(v2_document._without_long_lists(body, len(body))) is not None
+    assert at_once(v2_document._cut(body, len(body))) is not None
     careful = {"inputs": [{**x(leaves, datatype=dtype.v2)["inputs"][0], "na\\me": ""}]}  # no backslash on the fast way
-    assert at_once(v2_document._without_long_lists(orjson.dumps(careful), len(orjson.dumps(careful)))) is None
+    assert at_once(v2_document._cut(orjson.dumps(careful), len(orjson.dumps(careful)))) is None
     assert outcome(body, x=dtype) == outcome(careful, x=dtype)
 
 

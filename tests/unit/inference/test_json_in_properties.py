@@ -22,6 +22,7 @@ from adapter.inference.tensor import (
     INT32,
     INT64,
     STRING,
+    UINT16,
     UINT32,
     UINT64,
     BadInput,
@@ -31,7 +32,7 @@ from tests.unit.inference.json_bodies import X, pieces_of, refusal, signature, t
 from tests.unit.steps import run
 
 INT32_RANGE = (-(2**31), 2**31 - 1)
-RANGES = {INT64: (-(2**63), 2**63 - 1), UINT64: (0, 2**64 - 1), UINT32: (0, 2**32 - 1)}
+RANGES = {INT64: (-(2**63), 2**63 - 1), UINT64: (0, 2**64 - 1), UINT32: (0, 2**32 - 1), UINT16: (0, 2**16 - 1)}
 
 
 # --- any shape, any type, any layout of the text --------------------------------------------------------------------

@@ -46,10 +46,13 @@ def without_long_lists(text: bytes, length: int, keys: Sequence[bytes]) -> Gener
     places = dict.fromkeys(keys, -1)
     done = position = looked_at = 0
     while True:
-        position, key = yield from _next(text, position, length, places)
-        if position == length:
+        for key, place in places.items():
+            if place < position:
+                places[key] = yield from _found(text, key, position, length)
+        key = min(places, key=places.__getitem__) if len(places) > 1 else keys[0]
+        position = places[key] + len(key)
+        if position > length:
             break
-        position += len(key)
         looked_at += 1
         if looked_at % _TOGETHER == 0:
             yield
@@ -71,17 +74,6 @@ def without_long_lists(text: bytes, length: int, keys: Sequence[bytes]) -> Gener
     parts.append(text[done:length])
     left = b"".join(parts)
     return None if b"\\" in left or left.count(_NAMES) != len(lists) else Cut(left, lists)
-
-
-def _next(
-    text: bytes, position: int, length: int, places: dict[bytes, int]
-) -> Generator[None, None, tuple[int, bytes]]:
-    """Where the first of the keys in `places` stands, from a position on; where each comes next is kept there."""
-    for key, place in places.items():
-        if place < position:
-            places[key] = yield from _found(text, key, position, length)
-    first = min(places, key=places.__getitem__)
-    return places[first], first
 
 
 def _found(text: bytes, key: bytes, position: int, length: int) -> Generator[None, None, int]:

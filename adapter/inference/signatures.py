@@ -78,7 +78,11 @@ class Signatures:
         entry = await self._ask(servable, deadline)
         endpoint = entry.endpoints.get(name or DEFAULT_SIGNATURE)
         if endpoint is None:
-            raise Refused(400, f'Serving signature name: "{name or DEFAULT_SIGNATURE}" not found in signature def')
+            names = ", ".join([f'"{known}"' for known in entry.endpoints])[:512] or "none"
+            raise Refused(
+                400,
+                f'Serving signature name: "{name or DEFAULT_SIGNATURE}" not found in signature def, which has {names}',
+            )
         return endpoint
 
     def seen(self, servable: Servable, version: int) -> None:

@@ -30,7 +30,7 @@ from adapter.pb import serving_pb2
 T = TypeVar("T")
 
 _PATH = re.compile(
-    r"/v2(?:/health/(?P<health>live|ready)"
+    r"/v2(?:/|/health/(?P<health>live|ready)"
     r"|/models/(?P<model>[^/]+)(?:/versions/(?P<version>[^/]+))?(?:/(?P<verb>ready|infer))?)?"
 )
 _INT64_MAX = (1 << 63) - 1
@@ -105,11 +105,8 @@ class V2:
         headers = exchange.request.headers
         received = await self._bodies.read(exchange)
         exchange.lap("read")
-        length = headers.get(v2_in.HEADER_LENGTH)
-        if len(received) < LARGE:
-            request = v2_in.parse(received, length)
-        else:
-            request = await self._plane.turns.take(v2_in.parse_in_steps(received, length), exchange.deadline)
+        parsing = v2_in.parse(received, headers.get(v2_in.HEADER_LENGTH))
+        request = await self._done(parsing, len(received) >= LARGE, exchange)
         endpoint = await self._plane.endpoint(servable, request.signature_name, exchange.deadline)
         wanted = request.outputs(endpoint.signature)
         large = request.text_size >= LARGE

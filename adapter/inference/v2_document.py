@@ -16,26 +16,22 @@ from adapter.inference.json_lists import LONG, Span, without_long_lists
 from adapter.inference.json_parts import Large
 from adapter.inference.json_scan import echo
 from adapter.inference.tensor import BadInput
-from adapter.inference.turns import LARGE, at_once
+from adapter.inference.turns import LARGE
 
 Object = Mapping[str, Any]
 # Strings, and what Python's writers and others put for the numbers that JSON does not have.
 _BARE = re.compile(rb'"(?:[^"\\]++|\\.)*+(?:"|\Z)|-?Infinity|NaN', re.DOTALL)
 
 
-def read(text: bytes, length: int) -> tuple[Object, Mapping[str, Span]]:
+def read(text: bytes, length: int) -> Generator[None, None, tuple[Object, Mapping[str, Span]]]:
     """The JSON object in the first bytes of a text, and its long lists, in place of which it has names.
+
+    Yields every few milliseconds where the text is large.
 
     Raises:
         BadInput: it is not JSON, or no object.
     """
-    cut = at_once(_cut(text, length)) if length >= LONG else None
-    return (_load(text, length), {}) if cut is None else cut
-
-
-def read_in_steps(text: bytes, length: int) -> Generator[None, None, tuple[Object, Mapping[str, Span]]]:
-    """The same of a large text: yields every few milliseconds."""
-    cut = yield from _cut(text, length)
+    cut = (yield from _cut(text, length)) if length >= LONG else None
     return ((yield from loaded(text, length)), {}) if cut is None else cut
 
 

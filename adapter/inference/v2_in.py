@@ -14,21 +14,25 @@ from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from adapter.inference import v2_document
+from adapter.inference import v2_document, v2_raw
 from adapter.inference.json_lists import Span
 from adapter.inference.json_parts import Large
 from adapter.inference.json_scan import echo
 from adapter.inference.json_tree import MAX_RANK
 from adapter.inference.tensor import V2_DTYPES, Array, BadInput, DType, Shape, Signature, Tensor
+from adapter.inference.turns import LARGE
 from adapter.inference.v2_document import Object
 from adapter.inference.v2_values import Given, from_binary, from_list, from_text
 
 Steps = Generator[None, None, dict[str, Tensor]]
 
 HEADER_LENGTH = "Inference-Header-Content-Length"
+_WHERE_JSON_ENDS = f"{HEADER_LENGTH} says where the JSON ends"
 
 # Parameters that change what an answer means; to ignore them would be to answer another question.
 _REFUSED = ("classification", "shared_memory_region", "sequence_id")
+# Of a sequence, these say that there is none (triton-inference-server, docs/protocol/extension_sequence.md).
+_NONE = (None, 0, "")
 _KINDS: Mapping[type, str] = {
     bool: "true or false",
     int: "an integer",
@@ -70,6 +74,8 @@ class InferRequest:
     binary_output: bool
     body: bytes
     json_length: int
+    raw: bool = False
+    """Whether the body is nothing but the bytes of the one input."""
 
     @property
     def text_size(self) -> int:
@@ -83,6 +89,8 @@ class InferRequest:
         Raises:
             BadInput: naming the input, and the element where there is one.
         """
+        if self.raw:
+            return (yield from v2_raw.tensors(self.body, signature))
         found: dict[str, Tensor] = {}
         for given in self.inputs:
             spec = signature.inputs.get(given.name)
@@ -136,20 +144,23 @@ def _no_such(what: str, signature: str, known: Mapping[str, object]) -> str:
     return f'signature "{signature}" has no such {what}; it has {names}'
 
 
-def parse(body: bytes, header_length: str | None) -> InferRequest:
+def parse(body: bytes, header_length: str | None) -> Generator[None, None, InferRequest]:
     """The structure of a request; `header_length` is the header `Inference-Header-Content-Length`, if there is one.
+
+    Yields every few milliseconds where the body is large.
 
     Raises:
         BadInput: the body is no inference request; the message says what was expected where.
     """
     end = _json_length(body, header_length)
-    return _request(*v2_document.read(body, end), body, end)
-
-
-def parse_in_steps(body: bytes, header_length: str | None) -> Generator[None, None, InferRequest]:
-    """The same for large bodies: yields every few milliseconds."""
-    end = _json_length(body, header_length)
-    tree, lists = yield from v2_document.read_in_steps(body, end)
+    if not end and body:
+        return InferRequest(None, "", [], [], True, body, 0, raw=True)
+    try:
+        tree, lists = yield from v2_document.read(body, end)
+    except BadInput as error:
+        if header_length is None and b'"binary_data_size"' in body[:LARGE]:
+            raise BadInput(f"{error}; {_WHERE_JSON_ENDS}") from None
+        raise
     return _request(tree, lists, body, end)
 
 
@@ -190,7 +201,7 @@ def _member(tree: Object, key: str, kind: type, path: str, *default: Any) -> Any
 def _parameters(tree: Object, path: str) -> Object:
     parameters: Object = _member(tree, "parameters", dict, path, {})
     for name in _REFUSED:
-        if name in parameters:
+        if name in parameters and parameters[name] not in _NONE:
             raise BadInput(f"{path}parameters.{name}: not served here")
     return parameters
 
@@ -212,7 +223,7 @@ def _inputs(inputs: list[Any], lists: Mapping[str, Span], body: bytes, offset: i
         if given.binary:
             if given.end > len(body):
                 left = len(body) - offset
-                hint = f"; {HEADER_LENGTH} says where the JSON ends" if json_length == len(body) else ""
+                hint = f"; {_WHERE_JSON_ENDS}" if json_length == len(body) else ""
                 raise BadInput(
                     f"{given.where}: binary_data_size is {given.end - offset}, the body has {left} bytes left{hint}"
                 )

@@ -84,6 +84,23 @@ def test_binary_data_follows_the_json_both_ways(adapter: Adapter) -> None:
     assert struct.unpack("<2f", answer.body[length:]) == (3.0, 3.5)
 
 
+def test_bytes_alone_are_a_request_to_a_model_of_one_input(adapter: Adapter) -> None:
+    for body in (struct.pack("<2f", 1, 2), struct.pack("<30000f", *range(30_000))):
+        answer = infer(
+            adapter, "half_plus_two/versions/1", body, {HEADER_LENGTH: "0", "Content-Type": "application/octet-stream"}
+        )
+        assert (answer.status, answer.headers["content-type"]) == (200, "application/octet-stream")
+        length = int(answer.headers[HEADER_LENGTH.lower()])
+        (output,) = json.loads(answer.body[:length])["outputs"]
+        assert output["shape"] == [len(body) // 4]
+        assert answer.body[length:][:8] == struct.pack(
+            "<2f", *(value / 2 + 2 for value in struct.unpack("<2f", body[:8]))
+        )
+    several = infer(adapter, "multi", b"abcd", {HEADER_LENGTH: "0"})
+    assert several.status == 400
+    assert "bytes alone are for a model of one input" in several.json["error"]
+
+
 def test_a_large_image_in_json_comes_back_whole(adapter: Adapter) -> None:
     values = [index / 8 for index in range(150_528)]
     for data in (values, [values[:75_264], values[75_264:]]):
@@ -143,7 +160,7 @@ def test_what_is_not_there_is_404_and_what_is_not_offered_405(adapter: Adapter) 
 
 def test_a_query_is_ignored_and_head_answers_as_get_does(adapter: Adapter) -> None:
     assert adapter.request("GET", "/v2?verbose=1").json == adapter.request("GET", "/v2").json
-    for path in ("/v2", "/v2/health/live", "/v2/health/ready", "/v2/models/echo", "/v2/models/echo/ready"):
+    for path in ("/v2", "/v2/", "/v2/health/live", "/v2/health/ready", "/v2/models/echo", "/v2/models/echo/ready"):
         got, head = adapter.request("GET", path), adapter.request("HEAD", path)
         assert (head.status, head.headers["content-length"]) == (200, str(len(got.body)))
         assert head.body == b""

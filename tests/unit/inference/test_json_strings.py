@@ -225,13 +225,13 @@ def test_a_long_string_is_an_element_of_an_inference_request() -> None:
         ],
     }
     text = json.dumps(body).encode()
-    request = at_once(v2_in.parse_in_steps(text, None))
+    request = at_once(v2_in.parse(text, None))
     assert request.id == LONG * 100
     found = at_once(request.tensors_in_steps(signature(x=STRING)))["x"].data
     assert found.tolist() == [b"a", LONG.encode(), b"b"]
     wrong = json.dumps({"inputs": [{"name": "x", "shape": [2], "datatype": "FP32", "data": [1, LONG]}]}).encode()
     with pytest.raises(BadInput, match=r'inputs\[0\] "x": data\[1\]: expected a number \(FP32\), got "Straße, 東京'):
-        at_once(at_once(v2_in.parse_in_steps(wrong, None)).tensors_in_steps(signature(x=FLOAT)))
+        at_once(at_once(v2_in.parse(wrong, None)).tensors_in_steps(signature(x=FLOAT)))
 
 
 def test_a_key_of_megabytes_is_refused() -> None:

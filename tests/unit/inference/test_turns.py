@@ -46,7 +46,7 @@ def infer(dtype: DType, size: int, data: bytes) -> Steps:
 
 
 def inferred(dtype: DType, body: bytes) -> Steps:
-    request = yield from v2_in.parse_in_steps(body, None)
+    request = yield from v2_in.parse(body, None)
     return (yield from request.tensors_in_steps(signature(dtype)))
 
 

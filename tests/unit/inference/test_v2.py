@@ -70,7 +70,7 @@ def tensors(
 
 
 def parsed(body: bytes, header: str | None) -> v2_in.InferRequest:
-    return v2_in.parse(body, header) if len(body) < v2_document.LARGE else at_once(v2_in.parse_in_steps(body, header))
+    return at_once(v2_in.parse(body, header))
 
 
 @pytest.fixture(params=["in one go", "in pieces of 8 bytes"])
@@ -266,7 +266,7 @@ def test_nan_and_infinities_are_strings_and_bare_tokens_are_taken_too() -> None:
             f'{{"id":"NaN \\"Infinity","inputs":[{{"name":"x","shape":[4],"datatype":"FP32","data":{text}}}]}}'.encode()
         )
         np.testing.assert_array_equal(tensors(body, x=FLOAT)["x"].data, [np.nan, np.inf, -np.inf, 1.5])
-        assert v2_in.parse(body, None).id == 'NaN "Infinity'
+        assert at_once(v2_in.parse(body, None)).id == 'NaN "Infinity'
 
 
 @pytest.mark.usefixtures("pieces")
@@ -367,7 +367,16 @@ def test_a_mistake_is_named_with_its_place(document: Object | bytes, dtypes: dic
 @pytest.mark.usefixtures("pieces")
 def test_a_body_that_is_not_json_is_refused_in_the_words_of_the_parser(body: bytes) -> None:
     assert refusal(body).startswith("The body: expected JSON, ")
-    assert refusal(body, b" ").startswith(f"The first {len(body)} bytes of the body: expected JSON, ")
+    if body:
+        assert refusal(body, b" ").startswith(f"The first {len(body)} bytes of the body: expected JSON, ")
+
+
+@pytest.mark.usefixtures("pieces")
+def test_binary_data_without_the_header_is_refused_with_its_name() -> None:
+    for binary in (b"\xff\xff\xff\xff", b"abcd"):
+        message = refusal(orjson.dumps(binary_x(4, [1])) + binary, x=FLOAT)
+        assert message.startswith("The body: expected JSON, ")
+        assert message.endswith(f"; {NO_HEADER}")
 
 
 def binary_x(size: Any, shape: list[int], datatype: str = "FP32", data: Any = None) -> Object:
@@ -417,6 +426,78 @@ def test_a_mistake_in_binary_data_is_named(
     assert refusal(document, binary, header, x=dtype) == message
 
 
+def raw(body: bytes, dtype: DType, shape: tuple[int, ...] | None, *more: str) -> Tensor:
+    """The input of a request that is nothing but its bytes, for a model with an input of this shape, and more inputs."""
+    request = at_once(v2_in.parse(body, "0"))
+    specs = {name: TensorSpec(name, dtype, shape) for name in ("x", *more)}
+    of_model = Signature("s", "", specs, {"y": TensorSpec("y", FLOAT, None)})
+    assert request.outputs(of_model) == [("y", True)]
+    (tensor,) = at_once(request.tensors_in_steps(of_model)).values()
+    return tensor
+
+
+@pytest.mark.parametrize(
+    ("shape", "found"),
+    [
+        ((-1,), (12,)),
+        ((12,), (12,)),
+        ((-1, 3), (4, 3)),
+        ((2, -1, 3), (2, 2, 3)),
+        ((-1, -1), (1, 12)),
+        ((-1, 2, -1), (1, 2, 6)),
+        ((-1, 12, 1), (1, 12, 1)),
+    ],
+)
+def test_bytes_alone_are_the_one_input_in_the_shape_that_the_model_leaves(
+    shape: tuple[int, ...], found: tuple[int, ...]
+) -> None:
+    numbers = np.arange(12, dtype=np.float32)
+    tensor = raw(numbers.tobytes(), FLOAT, shape)
+    assert tensor.data.shape == found
+    assert np.array_equal(tensor.data.ravel(), numbers)
+
+
+@pytest.mark.parametrize("shape", [(), (1,), (-1,), (-1, 1)])
+def test_bytes_alone_are_one_string_without_its_length(shape: tuple[int, ...]) -> None:
+    tensor = raw(b"\5\0\0\0abc", STRING, shape)
+    assert tensor.data.shape == (1,) * len(shape)
+    assert tensor.data.ravel().tolist() == [b"\5\0\0\0abc"]
+
+
+@pytest.mark.parametrize(
+    ("body", "dtype", "shape", "more", "message"),
+    [
+        (
+            b"abcd",
+            FLOAT,
+            (-1,),
+            ["z"],
+            'The body: bytes alone are for a model of one input; signature "s" has "x", "z"',
+        ),
+        (b"abcde", FLOAT, (-1,), [], 'inputs[0] "x": expected FP32[1] = 4 bytes, got 5'),
+        (b"abcd", FLOAT, (2,), [], 'inputs[0] "x": expected FP32[2] = 8 bytes, got 4'),
+        (b"abcd", FLOAT, (-1, 0), [], 'inputs[0] "x": expected FP32[0,0] = 0 bytes, got 4'),
+        (b"abcd", FLOAT, (2, -1, -1), [], "bytes alone do not tell the shape of input"),
+        (b"abcd", FLOAT, (-1, -1, -1), [], "bytes alone do not tell the shape of input"),
+        (b"abcd", FLOAT, None, [], "bytes alone do not tell the shape of input"),
+        (b"abcd", STRING, (2,), [], "bytes alone are one string"),
+        (b"abcd", COMPLEX64, (-1,), [], "complex64 is no datatype of this protocol"),
+        (b"\2", BOOL, (-1,), [], 'inputs[0] "x": expected BOOL[1] of bytes 0 and 1, got 2 at byte 0'),
+    ],
+)
+def test_bytes_alone_that_are_not_the_model_s_are_refused(
+    body: bytes, dtype: DType, shape: tuple[int, ...] | None, more: list[str], message: str
+) -> None:
+    with pytest.raises(BadInput) as caught:
+        raw(body, dtype, shape, *more)
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize("number", [0, "", None])
+def test_a_sequence_s_number_that_says_there_is_none_is_taken(number: object) -> None:
+    assert tensors({**x([1]), "parameters": {"sequence_id": number}}, x=FLOAT)["x"].data == [1]
+
+
 @st.composite
 def mangled(draw: st.DrawFn) -> tuple[bytes, str | None]:
     """A request that was right, with some bytes changed, cut or doubled, and a header that may lie."""
@@ -461,16 +542,16 @@ def test_whatever_is_sent_is_a_tensor_or_bad_input(request_: tuple[bytes, str | 
 
 def test_outputs_come_in_the_order_asked_for_and_all_of_them_if_none_is() -> None:
     one = {**x([1]), "outputs": [{"name": "s", "parameters": {"binary_data": False}}, {"name": "y"}]}
-    request = v2_in.parse(orjson.dumps({**one, "parameters": {"binary_data_output": True}}), None)
+    request = at_once(v2_in.parse(orjson.dumps({**one, "parameters": {"binary_data_output": True}}), None))
     assert request.outputs(signature(x=FLOAT)) == [("s", False), ("y", True)]
     plain = Signature("s", "", {}, {name: TensorSpec(name, FLOAT, None) for name in ("a", "b")})
     for document in (x([1]), {**x([1]), "outputs": []}, {**x([1]), "outputs": None}):
-        assert v2_in.parse(orjson.dumps(document), None).outputs(plain) == [("a", False), ("b", False)]
+        assert at_once(v2_in.parse(orjson.dumps(document), None)).outputs(plain) == [("a", False), ("b", False)]
 
 
 def test_an_output_that_is_not_there_or_has_no_datatype_is_refused() -> None:
     def asked_for(name: str) -> str:
-        request = v2_in.parse(orjson.dumps({**x([1]), "outputs": [{"name": "y"}, {"name": name}]}), None)
+        request = at_once(v2_in.parse(orjson.dumps({**x([1]), "outputs": [{"name": "y"}, {"name": name}]}), None))
         with pytest.raises(BadInput) as caught:
             request.outputs(signature(x=FLOAT))
         return str(caught.value)
@@ -626,7 +707,7 @@ def test_a_path_names_what_it_asks_for_and_a_bounded_route(
 
 
 @pytest.mark.parametrize(
-    "path", ["/v2/", "/v2/models", "/v2/models/", "/v2/models/m/", "/v2/models/m/zip", "/v2/health", "/V2/models/m"]
+    "path", ["/v2//", "/v2/models", "/v2/models/", "/v2/models/m/", "/v2/models/m/zip", "/v2/health", "/V2/models/m"]
 )
 def test_other_paths_are_not_there(path: str) -> None:
     with pytest.raises(Refused, match="No such resource") as caught:

@@ -69,6 +69,11 @@ def too_late() -> CallFailed:
     return CallFailed(grpc.StatusCode.DEADLINE_EXCEEDED, "Deadline exceeded")
 
 
+def no_such_method() -> Refused:
+    """A method that TensorFlow Serving does not allow: libevent answers for it (http.c, HTTP_NOTIMPLEMENTED)."""
+    return Refused(501, "Method not implemented: under /v1 there are GET and POST, in upper case")
+
+
 def tfs_envelope(message: str) -> bytes:
     """The body of an error on `/v1`: `{"error": message}` (TFS util/json_tensor.cc, MakeJsonFromStatus)."""
     return orjson.dumps({"error": message})

@@ -7,10 +7,10 @@ import re
 from typing import NamedTuple
 
 from aiohttp.http import HttpProcessingError
-from aiohttp.http_exceptions import InvalidHeader, InvalidURLError, LineTooLong
+from aiohttp.http_exceptions import BadStatusLine, InvalidHeader, InvalidURLError, LineTooLong
 from multidict import CIMultiDict, CIMultiDictProxy
 
-from adapter.errors import Refused
+from adapter.errors import Refused, no_such_method
 from adapter.http.request import Head
 
 LONGEST_LINE = 8190
@@ -18,7 +18,9 @@ MOST_HEADERS = 128
 # As much of a head as may be needed to say which line of it was too long.
 KEPT = LONGEST_LINE + 64
 
-_FIRST_LINE = re.compile(rb"(?:(GET|HEAD|POST|PUT|DELETE|OPTIONS|PATCH) )?(?:[A-Z]* ?(/[!-~]*))?")
+_FIRST_LINE = re.compile(
+    rb"(?:(GET|HEAD|POST|PUT|DELETE|OPTIONS|PATCH) )?(?:[!-.0-~]* ?(/[!-~]*)( HTTP/[01]\.[0-9]+\r?\n)?)?"
+)
 _NOTHING: CIMultiDictProxy[str] = CIMultiDictProxy(CIMultiDict())
 _TLS = b"\x16\x03"
 
@@ -32,9 +34,13 @@ class Unread(NamedTuple):
     @classmethod
     def of(cls, error: HttpProcessingError, text: bytes) -> "Unread":
         """What the parser raised; `text` is what came since the head began, empty where that is not known."""
-        method, target = _FIRST_LINE.match(text).groups()  # type: ignore[union-attr]  # it matches everything
+        method, target, version = _FIRST_LINE.match(text).groups()  # type: ignore[union-attr]  # it matches everything
         path = (target or b"").partition(b"?")[0].decode()
         head = Head((method or b"_OTHER").decode(), path, path, _NOTHING, False, False)
+        # TensorFlow Serving reads the request line of any method, and looks at the method last (libevent's http.c).
+        read_there = isinstance(error, BadStatusLine | InvalidURLError) and version is not None
+        if read_there and method is None and path[:4].lower() == "/v1/":
+            return cls(head, no_such_method())
         return cls(head, _refusal(error, text))
 
 

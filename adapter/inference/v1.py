@@ -12,7 +12,7 @@ import orjson
 from google.protobuf.json_format import MessageToDict
 
 from adapter.encoding import encoded, worth_encoding
-from adapter.errors import Refused
+from adapter.errors import Refused, no_such_method
 from adapter.exchange import Bodies, Exchange, response
 from adapter.http.answer import Answer
 from adapter.http.prefer import preferred
@@ -37,6 +37,9 @@ _GET = re.compile(
     r"(?P<verb>/(?i:metadata))?",
     re.ASCII,
 )
+# All that TFS's HTTP server is told to allow (net_http/server/internal/evhttp_server.cc). libevent answers 501 to any other,
+# before anyone looks at the path (http.c, evhttp_handle_request).
+_METHODS = ("GET", "POST", "HEAD", "PUT", "DELETE", "OPTIONS", "PATCH")
 _INT64_MAX = (1 << 63) - 1
 _JSON = {"Content-Type": "application/json"}
 _CORS = {
@@ -66,8 +69,10 @@ def parse(method: str, path: str) -> Target:
     """The target of a request line; `path` is raw, with its query.
 
     Raises:
-        Refused: 400, as TFS does for every path under /v1 that is not one of its own.
+        Refused: 501 for a method that TFS does not allow, and 400 for every path under /v1 that is not one of its own.
     """
+    if method not in _METHODS:
+        raise no_such_method()
     match = {"POST": _POST, "GET": _GET}[method].fullmatch(path) if method in ("POST", "GET") else None
     if match is None:
         raise Refused(400, f"Malformed request: {method} {path.partition('?')[0][:1024]}")

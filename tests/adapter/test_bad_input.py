@@ -68,6 +68,14 @@ def test_an_unknown_model_or_version_is_404_with_tfs_words(adapter: Adapter) -> 
     assert (answer.status, answer.json) == (404, {"error": "Servable not found for request: Specific(multi, 8)"})
 
 
+@pytest.mark.parametrize("method", ["TRACE", "CONNECT", "PROPFIND", "LINK", "MKCOL", "LOCK", "COPY", "QUERY"])
+def test_a_method_that_tensorflow_serving_does_not_allow_is_501(adapter: Adapter, method: str) -> None:
+    for path in (PATH, "/v1/models/multi", "/v1/other"):
+        answer = adapter.request(method, path)
+        assert answer.status == 501
+        assert "GET and POST" in answer.json["error"]
+
+
 def test_a_body_over_the_limit_is_413_by_its_announced_length_before_it_is_read(adapter: Adapter) -> None:
     answer = adapter.request("POST", PATH, b"{}", {"Content-Length": str(LIMIT + 1)})
     assert answer.status == 413
@@ -211,11 +219,33 @@ def test_a_deadline_that_cannot_be_read_is_400_and_named(adapter: Adapter, heade
         (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03 this is TLS", 400, "http://", "other"),
         (b"GET /v2/health/live HTTP/1.1\r\n\r\n", 400, "Host", "/v2/{other}"),
         (b"POST /v1/models/m:predict HTTP/1.1\r\n\r\n", 400, "Host", "/v1/{other}"),
+        (b"FOO /v1/models/multi HTTP/1.1\r\nHost: x\r\n\r\n", 501, "GET and POST", "/v1/{other}"),
+        (b"get /V1/models/multi HTTP/1.0\n\n", 501, "upper case", "/v1/{other}"),
+        (b"DESCRIBE /v1/models/multi HTTP/1.1\r\nHost: x\r\n\r\n", 501, "GET and POST", "/v1/{other}"),
+        (b"FOO /v1/models/multi HTTP/9\r\nHost: x\r\n\r\n", 400, "not an HTTP/1.1 request", "/v1/{other}"),
+        (b"FOO /health HTTP/1.1\r\nHost: x\r\n\r\n", 400, "not an HTTP/1.1 request", "/health"),
         ("GET /v1/models/ü HTTP/1.1\r\nHost: x\r\n\r\n".encode(), 400, "percent-encode", "/v1/{other}"),
         (b"GET /health HTTP/1.1\r\nHost: x\r\nno colon\r\n\r\n", 400, "header", "/health"),
         (b'<script>"\x00\r\n{}\r\n\r\n', 400, "not an HTTP/1.1 request", "other"),
     ],
-    ids=["header", "line", "headers", "lengths", "negative", "tls", "host-v2", "host-v1", "utf-8", "colon", "garbage"],
+    ids=[
+        "header",
+        "line",
+        "headers",
+        "lengths",
+        "negative",
+        "tls",
+        "host-v2",
+        "host-v1",
+        "method",
+        "lower-case",
+        "rtsp",
+        "version",
+        "method-off-v1",
+        "utf-8",
+        "colon",
+        "garbage",
+    ],
 )
 def test_what_is_not_http_or_too_much_of_it_is_refused_like_any_request(
     adapter: Adapter, request_bytes: bytes, status: int, said: str, route: str

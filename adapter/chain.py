@@ -21,6 +21,7 @@ from adapter.group.state import Group
 from adapter.http.answer import Answer
 from adapter.http.connection import CUT_OFF
 from adapter.http.request import Request
+from adapter.inference import v1
 from adapter.inference.tensor import BadInput
 from adapter.settings import Settings
 from adapter.telemetry import server_span
@@ -58,6 +59,7 @@ class Chain:
         self._max_connections = settings.max_connections
         self._group = group
         self._headers = dict(headers)
+        self._v1_headers = v1.headers(settings.cors)
         self._gate = gate
         self._audit = audit
         self._access_log = AccessLog(stream) if settings.access_log else None
@@ -163,7 +165,7 @@ class Chain:
     def _failed(self, exchange: Exchange, status: int, message: str, headers: Mapping[str, str]) -> Answer:
         exchange.attributes["error.message"] = message[:512]
         if exchange.route.startswith("/v1"):
-            return response(status, tfs_envelope(message), {"Content-Type": "application/json", **headers})
+            return response(status, tfs_envelope(message), {**self._v1_headers, **headers})
         # Clients of the Open Inference Protocol look for `error`, which RFC 9457 lets a document carry beside its own.
         extension = {"error": message} if exchange.route.startswith("/v2") else {}
         return response(

@@ -91,13 +91,18 @@ def parse(method: str, path: str) -> Target:
     return Target(Servable(unquote(match["model"]), version, label), verb, route)
 
 
+def headers(cors: bool) -> Mapping[str, str]:
+    """What is on every JSON answer under `/v1`, also on errors (http_server.cc: the headers are set before the work begins)."""
+    return {**_JSON, **_CORS} if cors else _JSON
+
+
 class V1:
     """The face of the data plane that speaks TensorFlow Serving's REST."""
 
     def __init__(self, plane: DataPlane, bodies: Bodies, cors: bool) -> None:
         self._plane = plane
         self._bodies = bodies
-        self._headers: Mapping[str, str] = {**_JSON, **_CORS} if cors else _JSON
+        self._headers = headers(cors)
 
     async def __call__(self, exchange: Exchange) -> Answer:
         """Answer any request under `/v1`. Raises RequestFailed and BadInput, which the chain puts into TFS's envelope."""

@@ -83,8 +83,24 @@ def test_a_queue_that_is_full_is_503_with_when_to_retry(slow_server: ModelServer
 def test_cross_origin_headers_are_sent_where_they_are_asked_for(enabled: bool, slow_server: ModelServer) -> None:
     with Adapter(tfs_grpc=slow_server.target, cors=str(enabled).lower()) as adapter:
         adapter.ready()
-        answer = adapter.request("GET", "/v1/models/multi", headers={"Origin": "http://example.com"})
-        assert answer.status == 200
+        answers = [
+            adapter.request(method, path, body, {"Origin": "http://example.com"})
+            for method, path, body in (
+                ("GET", "/v1/models/multi", None),
+                ("POST", "/v1/models/nope:predict", '{"instances": [1]}'),
+                ("POST", "/v1/models/multi:predict", "{"),
+                ("GET", "/v1/nope", None),
+                ("OPTIONS", "/v1/models/multi:predict", None),
+            )
+        ]
+        with socket.create_connection(("127.0.0.1", adapter.port), timeout=10) as connection:
+            connection.sendall(b"GET /v1/models/multi HTTP/1.1\r\n\r\n")  # without Host: no handler sees it
+            unread = connection.recv(65536)
+        assert [answer.status for answer in answers] == [200, 404, 400, 400, 200]
         expected = ("*", "POST, GET", "Content-Type") if enabled else (None, None, None)
         names = ("origin", "methods", "headers")
-        assert tuple(answer.headers.get(f"access-control-allow-{name}") for name in names) == expected
+        for answer in answers:
+            assert tuple(answer.headers.get(f"access-control-allow-{name}") for name in names) == expected
+        assert unread.startswith(b"HTTP/1.1 400")
+        assert (b"\r\nAccess-Control-Allow-Origin: *\r\n" in unread) == enabled
+        assert "access-control-allow-origin" not in adapter.request("GET", "/nope").headers

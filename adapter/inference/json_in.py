@@ -74,6 +74,13 @@ class PredictBody:
                 return {name: Tensor(spec.dtype, array)}
         return at_once(self.tensors_in_steps(signature))
 
+    def check_in_steps(self) -> Generator[None, None, None]:
+        """Read all of the body where no tensor comes of it. Raises BadInput where it is not JSON."""
+        tree = self.tree
+        if tree is None:
+            tree = (yield from _read(self.body)) if len(self.body) >= LARGE else json_scan.load(self.body)
+        yield from json_parts.check(tree)
+
     def tensors_in_steps(self, signature: Signature) -> Steps:
         """The same for large bodies: yields every few milliseconds, so that others get their turn."""
         inputs = signature.inputs

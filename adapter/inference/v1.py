@@ -6,13 +6,14 @@ import re
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import TypeVar
 from urllib.parse import unquote
 
 import orjson
 from google.protobuf.json_format import MessageToDict
 
 from adapter.encoding import encoded, worth_encoding
-from adapter.errors import Refused, no_such_method
+from adapter.errors import CallFailed, Refused, no_such_method
 from adapter.exchange import Bodies, Exchange, response
 from adapter.http.answer import Answer
 from adapter.http.prefer import preferred
@@ -24,6 +25,8 @@ from adapter.inference.signatures import DEFAULT_SIGNATURE, Servable
 from adapter.inference.turns import LARGE, at_once
 from adapter.pb import serving_pb2
 from adapter.telemetry.traces import Trip
+
+T = TypeVar("T")
 
 # http_rest_api_util.cc. TFS matches them against path and query together; a query string is therefore malformed, and here
 # never the end of a model's name. It isn't quoted: it may hold a secret, and errors are logged.
@@ -138,7 +141,12 @@ class V1:
             parsed = await plane.turns.take(json_in.parse_in_steps(body), exchange.deadline)
         else:
             parsed = json_in.parse(body)
-        endpoint = await plane.endpoint(servable, parsed.signature_name, exchange.deadline)
+        try:
+            endpoint = await plane.endpoint(servable, parsed.signature_name, exchange.deadline)
+        except CallFailed as error:
+            if error.status == 404:  # a body that is not JSON comes first (json_tensor.cc, FillPredictRequestFromJson)
+                await self._done(parsed.check_in_steps(), len(body), exchange)
+            raise
         if large:
             inputs = await plane.turns.take(parsed.tensors_in_steps(endpoint.signature), exchange.deadline)
         else:
@@ -204,7 +212,7 @@ class V1:
         exchange.lap("render")
         return answer
 
-    async def _done(self, steps: Generator[None, None, bytes], size: int, exchange: Exchange) -> bytes:
+    async def _done(self, steps: Generator[None, None, T], size: int, exchange: Exchange) -> T:
         """The result of steps that read so many bytes; they take turns with others if these are many."""
         return at_once(steps) if size < LARGE else await self._plane.turns.take(steps, exchange.deadline)
 

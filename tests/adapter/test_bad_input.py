@@ -68,6 +68,34 @@ def test_an_unknown_model_or_version_is_404_with_tfs_words(adapter: Adapter) -> 
     assert (answer.status, answer.json) == (404, {"error": "Servable not found for request: Specific(multi, 8)"})
 
 
+@pytest.mark.parametrize(
+    "body",
+    [
+        '{"instances":[1.0,]}',
+        '{"instances":[1.0}',
+        '{"instances":[1 2]}',
+        '{"instances":[01]}',
+        '{"instances":[nan]}',
+        '{"instances":["a\nb"]}',
+        '{"instances":[[1], [2]], "more": }',
+        '{"signature_name": "scalar_in", "inputs": [1}',
+    ],
+)
+def test_what_is_not_json_is_400_also_for_a_model_that_is_not_there(adapter: Adapter, body: str) -> None:
+    for path in ("/v1/models/nope:predict", "/v1/models/multi/versions/8:predict", PATH):
+        answer = adapter.request("POST", path, body)
+        assert answer.status == 400, answer.body
+        assert "JSON Parse error" in answer.json["error"]
+
+
+@pytest.mark.parametrize(
+    "body", [b"{}", b'{"instances": 1} and more', b'{"instances":[1], "inputs": {}}', b'{"inputs":[NaN]}']
+)
+def test_any_json_is_404_for_a_model_that_is_not_there(adapter: Adapter, body: bytes) -> None:
+    answer = adapter.request("POST", "/v1/models/nope:predict", body)
+    assert (answer.status, answer.json) == (404, {"error": "Servable not found for request: Latest(nope)"})
+
+
 @pytest.mark.parametrize("method", ["TRACE", "CONNECT", "PROPFIND", "LINK", "MKCOL", "LOCK", "COPY", "QUERY"])
 def test_a_method_that_tensorflow_serving_does_not_allow_is_501(adapter: Adapter, method: str) -> None:
     for path in (PATH, "/v1/models/multi", "/v1/other"):

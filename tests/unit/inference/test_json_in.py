@@ -1,5 +1,6 @@
 """Predict bodies: what TensorFlow Serving's JSON means as tensors, and what is said of a body that means none."""
 
+import contextlib
 import json
 import math
 import re
@@ -31,6 +32,7 @@ from adapter.inference.tensor import (
     BadInput,
     DType,
 )
+from adapter.inference.turns import at_once
 from tests.unit.inference.json_bodies import X, pieces_of, refusal, signature, tensors, values
 
 
@@ -333,6 +335,27 @@ def test_several_inputs_need_names() -> None:
 def test_a_signature_name_that_is_no_string_is_refused_before_the_signature_is_asked_for() -> None:
     with pytest.raises(BadInput, match="'signature_name' key must be a string value"):
         json_in.parse(b'{"signature_name": 5, "instances": [1]}')
+
+
+@pytest.mark.usefixtures("pieces")
+@pytest.mark.parametrize(
+    ("body", "right"),
+    [
+        ('{"instances": [1.0, [2], {"x": "a"}]}', True),
+        ('{"signature_name": "s", "inputs": [NaN, "a", {"x": [1, 2, 3]}, true]} and more', True),
+        ('{"more": [1, 2, {"x": 3}]}', True),
+        ('{"instances": [1.0, 2.0, 3.0,]}', False),
+        ('{"signature_name": "s", "inputs": [1.0, 2.0, 3.0}', False),
+        ('{"inputs": {"x": [1.0, 2.0, 3.0, nan]}}', False),
+        ('{"instances": [{"x": [1.0, 2.0, 01, 3.0]}, {"x": [1.0]}]}', False),
+        ('{"instances": [1.0, 2.0, 3.0], "more": [1, 2, 3, 4 5]}', False),
+    ],
+)
+def test_a_body_can_be_checked_where_no_tensor_comes_of_it(body: str, right: bool) -> None:
+    with contextlib.nullcontext() if right else pytest.raises(BadInput, match="JSON Parse error"):
+        text = body.encode()
+        parsed = json_in.parse(text) if len(text) < json_in.LARGE else at_once(json_in.parse_in_steps(text))
+        at_once(parsed.check_in_steps())
 
 
 def test_bytes_that_are_not_utf8_are_refused() -> None:

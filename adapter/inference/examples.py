@@ -4,7 +4,7 @@ The rules are TensorFlow Serving's (tensorflow_serving/util/json_tensor.cc): a n
 one or a bool an int64, a string or `{"b64": ...}` bytes; a feature is one of them or a list of one kind.
 """
 
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from struct import Struct
 from typing import Any, Literal, TypeVar
 
@@ -14,7 +14,7 @@ import orjson
 from adapter.inference import json_out, json_parts, json_scan
 from adapter.inference.base64 import decode_base64, is_base64
 from adapter.inference.json_parts import Large
-from adapter.inference.json_scan import echo, type_name
+from adapter.inference.json_scan import Repeated, echo, type_name
 from adapter.inference.json_strings import LongText
 from adapter.inference.json_tree import signature_name
 from adapter.inference.tensor import BadInput
@@ -90,26 +90,36 @@ def _examples(tree: json_scan.Object) -> Steps[list[bytes]]:
 
 
 def _example(value: Any, path: str, number: int) -> Steps[list[bytes]]:
-    """An Example as field `number` of a message; in parts if it is long, to be copied once all are there."""
+    """An Example as field `number` of a message; in parts if it is long, to be copied once all are there.
+
+    TensorFlow Serving sets one feature after the other: of one given twice the last stays, and each has to be right.
+    """
     if not isinstance(value, dict):
         raise BadInput(f"{path}: Example must be JSON object but got JSON {type_name(value)}")
-    entries: list[bytes] = []
-    long = False
-    done = 0
     try:
-        for name, content in value.items():
-            if type(content) is Large or _is_long(content):
-                long = True
-                feature = yield from _feature_in_parts(content, name)
-                entries += wrapped(1, [field(1, name.encode()), *wrapped(2, feature)])
-            else:
-                entries.append(field(1, field(1, name.encode()) + field(2, _feature(content, name))))
-            done += 1
-            if done % _TOGETHER == 0:
-                yield
+        if type(value) is Repeated:
+            yield from _features([*value.items(), *value.later])
+            value = {**value, **dict(value.later)}
+        entries, long = yield from _features(value.items())
     except BadInput as error:
         raise BadInput(f"{path}: {error}") from None
     return wrapped(number, wrapped(1, entries)) if long else [field(number, field(1, b"".join(entries)))]
+
+
+def _features(members: Iterable[tuple[str, Any]]) -> Steps[tuple[list[bytes], bool]]:
+    """The entries of the map in a Features, and whether one of them is long and comes in parts."""
+    entries: list[bytes] = []
+    long = False
+    for done, (name, content) in enumerate(members, 1):
+        if type(content) is Large or _is_long(content):
+            long = True
+            feature = yield from _feature_in_parts(content, name)
+            entries += wrapped(1, [field(1, name.encode()), *wrapped(2, feature)])
+        else:
+            entries.append(field(1, field(1, name.encode()) + field(2, _feature(content, name))))
+        if done % _TOGETHER == 0:
+            yield
+    return entries, long
 
 
 def _feature(content: Any, name: str) -> bytes:

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 from adapter.inference import json_outline, json_scan, json_strings
 from adapter.inference.base64 import decoded_in_steps
 from adapter.inference.json_outline import CUT_DEPTH, Outline, Steps, skipped, stripped, wrong
-from adapter.inference.json_scan import Object
+from adapter.inference.json_scan import Object, Repeated
 from adapter.inference.json_strings import LongText
 from adapter.inference.tensor import BadInput
 from adapter.joining import joined
@@ -154,16 +154,16 @@ class _Reader:
         if opening == b"[":
             return Large(self, start, end, depth + 1)
         members: Object = {}
-        seen = 0
+        later: list[tuple[str, Any]] = []
         for first, last in self._outline.ranges(start, end, depth + 1):
             more = yield from self._members(first, last, depth + 1)
-            seen += len(more)
             if self._rules.strict:
                 members.update(more)
             else:
-                for key, member in more.items():
-                    members.setdefault(key, member)
-        return members if len(members) == seen or self._rules.strict else json_scan.Repeated(members)
+                later += json_scan.add(more.items(), members)
+                if type(more) is Repeated:
+                    later += more.later
+        return Repeated(members, later) if later else members
 
     def values(self, start: int, end: int, depth: int) -> Steps[list[Any]]:
         """The values of a list that stand between two offsets inside it."""

@@ -1,13 +1,14 @@
 """Any body to Python objects, as TensorFlow Serving's parser (rapidjson) would read it. No I/O, no tensors.
 
 What it takes beyond RFC 8259: a byte order mark, text after the top-level object, and the numbers `NaN`, `Inf` and
-`Infinity`, with or without a minus. Where a key is given twice the first one counts. Most bodies need none of this and
-go through orjson, which is far faster than the standard library's scanner but keeps the last of two equal keys.
+`Infinity`, with or without a minus. Where a key is given twice the first one counts (`Repeated`). Most bodies need none of this
+and go through orjson, which is far faster than the standard library's scanner but keeps the last of two equal keys.
 """
 
 import json
 import math
 import re
+from collections.abc import Iterable
 from typing import Any
 
 import orjson
@@ -31,7 +32,11 @@ TOO_DEEP = "JSON Parse error: nested too deeply"
 
 
 class Repeated(dict[str, Any]):
-    """An object in which some key stood twice; it holds the first value of each."""
+    """An object in which some key stood twice; it holds the first value of each, and `later` all others, in their order."""
+
+    def __init__(self, first: Object, later: list[tuple[str, Any]]) -> None:
+        super().__init__(first)
+        self.later = later
 
 
 def load(body: bytes) -> Object:
@@ -164,7 +169,21 @@ def _integer(text: str) -> int | float:
 
 def _object(pairs: list[tuple[str, Any]]) -> Object:
     members = dict(pairs)
-    return members if len(members) == len(pairs) else Repeated(reversed(pairs))
+    if len(members) == len(pairs):
+        return members
+    first: Object = {}
+    return Repeated(first, add(pairs, first))
+
+
+def add(pairs: Iterable[tuple[str, Any]], members: Object) -> list[tuple[str, Any]]:
+    """Add to an object the members that it has not, and give back those whose key it has."""
+    later = []
+    for key, value in pairs:
+        if key in members:
+            later.append((key, value))
+        else:
+            members[key] = value
+    return later
 
 
 _DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_float=_float, parse_int=_integer)

@@ -62,6 +62,30 @@ def test_the_kind_of_a_feature_is_that_of_its_json() -> None:
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("body", "kept"),
+    [
+        ('{"x": 1.0, "x": 3.0}', {"x": ["float_list", 3.0]}),
+        ('{"x": 3.0, "y": 1, "x": "x"}', {"x": ["bytes_list", b"x"], "y": ["int64_list", 1]}),
+        ('{"x": [1, 2], "x": [3.5, 4.5], "x": [1, 2]}', {"x": ["int64_list", 1, 2]}),
+        ('{"x": 1.5, "x": []}', {"x": None}),
+        ('{"x": {"b64": "aGk"}, "y": 1, "y": 2, "y": 3}', {"x": ["bytes_list", b"hi"], "y": ["int64_list", 3]}),
+        ('{"x": [1, 2, 3, 4, 5], "x": [6, 7, 8, 9, 10]}', {"x": ["int64_list", 6, 7, 8, 9, 10]}),
+    ],
+)
+def test_of_a_feature_given_twice_the_last_counts(body: str, kept: dict[str, list[object] | None]) -> None:
+    assert parsed(b'{"examples": [{}, %b]}' % body.encode()) == [{}, kept]
+    found = asked(b'{"context": %b, "examples": [{}]}' % body.encode()).input
+    assert features(found.example_list_with_context.context) == kept
+
+
+def test_of_examples_and_context_given_twice_the_first_counts() -> None:
+    body = b'{"examples": [{"x": 1}], "context": {"c": 1}, "examples": [{"x": 2}], "context": {"c": 2}}'
+    found = asked(body).input.example_list_with_context
+    assert features(found.context) == {"c": ["int64_list", 1]}
+    assert [features(example) for example in found.examples] == [{"x": ["int64_list", 1]}]
+
+
 def test_floats_beyond_float32_are_infinite_and_words_are_taken() -> None:
     assert parsed(b'{"examples": [{"x": [1e39, -Infinity]}]}') == [{"x": ["float_list", math.inf, -math.inf]}]
 
@@ -95,6 +119,15 @@ def test_a_context_is_shared_by_all_examples() -> None:
         ('{"examples": [{"f": null}]}', r"examples\[0\]: Feature: f has element with unexpected JSON type: Null"),
         ('{"examples": [{"f": [[1]]}]}', r"examples\[0\]: Feature: f has element with unexpected JSON type: Array"),
         ('{"examples": [{"f": {"b": 1}}]}', "Feature: f has element with unexpected JSON type: Object"),
+        ('{"examples": [{"f": null, "f": 3.0}]}', "Feature: f has element with unexpected JSON type: Null"),
+        (
+            '{"examples": [{"f": 1, "f": [1, 1.5], "f": 3.0}]}',
+            "Unexpected element type in feature: f expecting type: int",
+        ),
+        (
+            '{"examples": [{"f": {"b64": "aGk", "b64": "aGk"}}]}',
+            "Feature: f has element with unexpected JSON type: Obj",
+        ),
         ('{"examples": [{"f": [1, 1.5]}]}', "Unexpected element type in feature: f expecting type: int64"),
         ('{"examples": [{"f": ["a", 1]}]}', "Unexpected element type in feature: f expecting type: bytes"),
         ('{"examples": [{"f": [1.5, true]}]}', "Unexpected element type in feature: f expecting type: float"),

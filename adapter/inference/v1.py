@@ -43,6 +43,10 @@ _GET = re.compile(
 # All that TFS's HTTP server is told to allow (net_http/server/internal/evhttp_server.cc). libevent answers 501 to any other,
 # before anyone looks at the path (http.c, evhttp_handle_request).
 _METHODS = ("GET", "POST", "HEAD", "PUT", "DELETE", "OPTIONS", "PATCH")
+# A path, a query and a fragment as libevent takes them (http.c, end_of_path): TFS asks it to parse strictly and answers 400
+# where it can't (net_http/server/internal/evhttp_request.cc, ParsedEvRequest::decode).
+_PART = r"[A-Za-z0-9._~!$&'()*+,;=:@/-]|%[0-9A-Fa-f]{2}"
+_URI = re.compile(rf"(?:{_PART})*+(?:\?(?:{_PART}|\?)*+)?(?:#(?:{_PART}|\?)*+)?")
 _INT64_MAX = (1 << 63) - 1
 _JSON = {"Content-Type": "application/json"}
 _CORS = {
@@ -76,6 +80,7 @@ def parse(method: str, path: str) -> Target:
     """
     if method not in _METHODS:
         raise no_such_method()
+    _check_characters(path)
     match = {"POST": _POST, "GET": _GET}[method].fullmatch(path) if method in ("POST", "GET") else None
     if match is None:
         raise Refused(400, f"Malformed request: {method} {path.partition('?')[0][:1024]}")
@@ -92,6 +97,13 @@ def parse(method: str, path: str) -> Target:
     separator = ":" if method == "POST" else "/"
     route = "/v1/models/{model}" + ("" if verb == "status" else f"{separator}{verb}")
     return Target(Servable(unquote(match["model"]), version, label), verb, route)
+
+
+def _check_characters(path: str) -> None:
+    if _URI.fullmatch(path) is None:
+        raise Refused(
+            400, "Malformed request: the path has a character that no URL has, or a % without two hex digits after it"
+        )
 
 
 def headers(cors: bool) -> Mapping[str, str]:
@@ -218,6 +230,7 @@ class V1:
 
     def _preflight(self, request: Request) -> Answer:
         """OPTIONS: TFS answers any origin that is a URL and refuses the rest, both without a body."""
+        _check_characters(request.raw_path)
         headers = {k: v for k, v in self._headers.items() if k != "Content-Type"}
         return response(200 if re.search("https?://", request.headers.get("Origin", "")) else 400, b"", headers)
 

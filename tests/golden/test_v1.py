@@ -84,6 +84,47 @@ def test_what_tensorflow_serving_refuses_and_this_answers(case: dict[str, Any], 
     assert answer.json == ANSWERED[case["id"]]
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        "foo%zz",
+        "half%",
+        "%",
+        "%2",
+        "%g0",
+        "a|b",
+        "a{b}",
+        'a"b',
+        "a<b>",
+        "a[0]",
+        "a^b",
+        "a`b",
+        "a\\b",
+        "m?q=|",
+        "m#%",
+        "m##",
+    ],
+)
+def test_a_path_that_is_no_url_is_400(adapter: Adapter, name: str) -> None:
+    headers = {"Origin": "http://example.com"}
+    for method, path in (
+        ("GET", f"/v1/models/{name}"),
+        ("POST", f"/v1/models/{name}:predict"),
+        ("OPTIONS", f"/v1/models/{name}"),
+    ):
+        answer = adapter.request(method, path, '{"instances": [1.0]}' if method == "POST" else None, headers)
+        assert answer.status == 400, answer.body
+        assert "URL" in answer.json["error"]
+
+
+def test_every_character_that_a_url_has_may_stand_in_the_name_of_a_model(adapter: Adapter) -> None:
+    answer = adapter.request("GET", "/v1/models/a-._~!$&'()*+,;=@%20%2F%3a%e2%82%ac")
+    assert (answer.status, answer.json) == (
+        404,
+        {"error": "Could not find any versions of model a-._~!$&'()*+,;=@ /:€"},
+    )
+
+
 @pytest.mark.parametrize(("lines", "coding"), [(["gzip"], "gzip"), (["gzip", "br"], None), (["gzip, br"], None)])
 def test_an_answer_is_compressed_for_who_accepts_one_coding(
     adapter: Adapter, lines: list[str], coding: str | None

@@ -93,7 +93,8 @@ def parse(method: str, path: str) -> Target:
         if version > _INT64_MAX:
             raise Refused(400, f"Failed to convert version: {match['version'][:64]} to numeric.")
     label = None if match["label"] is None else unquote(match["label"])
-    verb = match["verb"] if method == "POST" else "metadata" if match["verb"] else "status"
+    # TFS matches any case and then compares exactly: what is not `metadata` is a status (HttpRestApiHandler::ProcessRequest).
+    verb = match["verb"] if method == "POST" else "metadata" if match["verb"] == "/metadata" else "status"
     separator = ":" if method == "POST" else "/"
     route = "/v1/models/{model}" + ("" if verb == "status" else f"{separator}{verb}")
     return Target(Servable(unquote(match["model"]), version, label), verb, route)

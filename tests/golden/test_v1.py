@@ -117,6 +117,13 @@ def test_a_path_that_is_no_url_is_400(adapter: Adapter, name: str) -> None:
         assert "URL" in answer.json["error"]
 
 
+@pytest.mark.parametrize("path", ["METADATA", "Metadata", "versions/1/MetaData", "labels/stable/METADATA"])
+def test_metadata_in_other_than_lower_case_is_the_status(adapter: Adapter, path: str) -> None:
+    answer = adapter.request("GET", f"/v1/models/half_plus_two/{path}")
+    assert answer.status == 200
+    assert list(answer.json) == ["model_version_status"]
+
+
 def test_every_character_that_a_url_has_may_stand_in_the_name_of_a_model(adapter: Adapter) -> None:
     answer = adapter.request("GET", "/v1/models/a-._~!$&'()*+,;=@%20%2F%3a%e2%82%ac")
     assert (answer.status, answer.json) == (

@@ -28,18 +28,20 @@ from adapter.telemetry.traces import Trip
 
 T = TypeVar("T")
 
-# http_rest_api_util.cc. TFS matches them against path and query together; a query string is therefore malformed, and here
-# never the end of a model's name. It isn't quoted: it may hold a secret, and errors are logged.
+# http_rest_api_util.cc. TFS matches them against path, query and fragment together: what comes after a name is a part of it.
 _POST = re.compile(
-    r"(?i:/v1/models)/(?P<model>[^/:?]+)(?:/(?i:versions)/(?P<version>\d+)|/(?i:labels)/(?P<label>[^/:?]+))?"
+    r"(?i:/v1/models)/(?P<model>[^/:]+)(?:/(?i:versions)/(?P<version>\d+)|/(?i:labels)/(?P<label>[^/:]+))?"
     r":(?P<verb>classify|regress|predict)",
     re.ASCII,
 )
 _GET = re.compile(
-    r"(?i:/v1/models)(?:/(?P<model>[^/:?]+))?(?:/(?i:versions)/(?P<version>\d+)|/(?i:labels)/(?P<label>[^/:?]+))?"
+    r"(?i:/v1/models)(?:/(?P<model>[^/:]+))?(?:/(?i:versions)/(?P<version>\d+)|/(?i:labels)/(?P<label>[^/:]+))?"
     r"(?P<verb>/(?i:metadata))?",
     re.ASCII,
 )
+# A query or a fragment goes no further: it may hold a secret, and names are logged.
+_QUERY = re.compile(r"[?#].*", re.DOTALL)
+_NO_QUERY = "?(no query is accepted here)"
 # All that TFS's HTTP server is told to allow (net_http/server/internal/evhttp_server.cc). libevent answers 501 to any other,
 # before anyone looks at the path (http.c, evhttp_handle_request).
 _METHODS = ("GET", "POST", "HEAD", "PUT", "DELETE", "OPTIONS", "PATCH")
@@ -83,7 +85,7 @@ def parse(method: str, path: str) -> Target:
     _check_characters(path)
     match = {"POST": _POST, "GET": _GET}[method].fullmatch(path) if method in ("POST", "GET") else None
     if match is None:
-        raise Refused(400, f"Malformed request: {method} {path.partition('?')[0][:1024]}")
+        raise Refused(400, f"Malformed request: {method} {_QUERY.sub('', path)[:1024]}")
     if match["model"] is None:
         raise Refused(400, "Missing model name in request.")
     version = None
@@ -92,12 +94,17 @@ def parse(method: str, path: str) -> Target:
         version = int(match["version"]) if len(match["version"].lstrip("0")) <= 19 else _INT64_MAX + 1
         if version > _INT64_MAX:
             raise Refused(400, f"Failed to convert version: {match['version'][:64]} to numeric.")
-    label = None if match["label"] is None else unquote(match["label"])
+    label = None if match["label"] is None else _name(match["label"])
     # TFS matches any case and then compares exactly: what is not `metadata` is a status (HttpRestApiHandler::ProcessRequest).
     verb = match["verb"] if method == "POST" else "metadata" if match["verb"] == "/metadata" else "status"
     separator = ":" if method == "POST" else "/"
     route = "/v1/models/{model}" + ("" if verb == "status" else f"{separator}{verb}")
-    return Target(Servable(unquote(match["model"]), version, label), verb, route)
+    return Target(Servable(_name(match["model"]), version, label), verb, route)
+
+
+def _name(raw: str) -> str:
+    """The name of a model or label in a path; one with a query behind it is of none that there is, and says so."""
+    return unquote(_QUERY.sub(_NO_QUERY, raw))
 
 
 def _check_characters(path: str) -> None:

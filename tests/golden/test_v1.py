@@ -124,6 +124,43 @@ def test_metadata_in_other_than_lower_case_is_the_status(adapter: Adapter, path:
     assert list(answer.json) == ["model_version_status"]
 
 
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("GET", "half_plus_two?x=SECRET", 404),
+        ("GET", "half_plus_two?", 404),
+        ("GET", "half_plus_two#SECRET", 404),
+        ("GET", "half_plus_two?x=SECRET/metadata", 404),
+        ("GET", "half_plus_two?x=SECRET/versions/1", 404),
+        ("GET", "half_plus_two/labels/stable?x=SECRET", 200),  # a status reads no label
+        ("GET", "half_plus_two/labels/stable?x=SECRET/metadata", 400),
+        ("GET", "half_plus_two/labels/stable#SECRET/metadata", 400),
+        ("GET", "?x=SECRET", 404),
+        ("GET", "half_plus_two/metadata?x=SECRET", 400),
+        ("GET", "half_plus_two/versions/1?x=SECRET", 400),
+        ("GET", "half_plus_two/versions/1/metadata#SECRET", 400),
+        ("GET", "half_plus_two?x=SECRET/more", 400),
+        ("GET", "half_plus_two?x:SECRET", 400),
+        ("POST", "half_plus_two:predict?x=SECRET", 400),
+        ("POST", "half_plus_two:predict#SECRET", 400),
+        ("POST", "half_plus_two?x=SECRET:predict", 404),
+        ("POST", "half_plus_two/labels/stable?x=SECRET:predict", 400),
+        ("POST", "half_plus_two/versions/1?x=SECRET:predict", 400),
+        ("POST", "examples?x=SECRET:regress", 404),
+    ],
+)
+def test_a_query_is_what_the_path_makes_of_it_and_is_told_to_nobody(
+    adapter: Adapter, method: str, path: str, status: int
+) -> None:
+    before = len(adapter.records)
+    body = '{"instances": [1.0], "examples": [{"x": 1.0}]}' if method == "POST" else None
+    answer = adapter.request(method, f"/v1/models/{path}", body)
+    assert answer.status == status, answer.body
+    identity = answer.headers["x-request-id"]
+    adapter.wait_for(lambda record: record["attributes"].get("http.request.id") == identity, after=before)
+    assert "SECRET" not in answer.body.decode() + json.dumps(adapter.records[before:])
+
+
 def test_every_character_that_a_url_has_may_stand_in_the_name_of_a_model(adapter: Adapter) -> None:
     answer = adapter.request("GET", "/v1/models/a-._~!$&'()*+,;=@%20%2F%3a%e2%82%ac")
     assert (answer.status, answer.json) == (

@@ -64,6 +64,10 @@ V2_DTYPES: Mapping[str, DType] = {dtype.v2: dtype for dtype in DTYPES.values() i
 Shape = tuple[int, ...]
 
 
+class Unserved(ValueError):
+    """An output is of a type that TensorFlow has beyond `DTYPES`: quantized, say. The message is TensorFlow Serving's own."""
+
+
 class BadInput(ValueError):
     """What the client sent can't be turned into tensors; the message tells the client why, and where."""
 

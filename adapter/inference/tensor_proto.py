@@ -7,9 +7,10 @@ from functools import lru_cache
 
 import numpy as np
 
-from adapter.inference.tensor import BFLOAT16, DTYPES, HALF, STRING, Array, DType, Shape, Tensor
+from adapter.inference.tensor import BFLOAT16, DTYPES, HALF, STRING, Array, DType, Shape, Tensor, Unserved
 from adapter.inference.varints import read_varint, unpack_varints
 from adapter.joining import STEP, part
+from adapter.pb import tensorflow_pb2
 
 VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
 # A single value may stand for a whole tensor; no honest server means more than this by it.
@@ -47,6 +48,10 @@ def read_tensor(data: bytes, start: int, end: int) -> Generator[None, None, tupl
     """The tensor between two offsets, and where its numbers lie if they lie there as in memory.
 
     Yields every few milliseconds where there are many values that don't.
+
+    Raises:
+        Unserved: it has values, and their type is none of `DTYPES`.
+        ValueError: it is malformed.
     """
     number_of_dtype = 0
     shape = b""
@@ -70,10 +75,10 @@ def read_tensor(data: bytes, start: int, end: int) -> Generator[None, None, tupl
                 yield
         else:
             chunks.append(field)
+    dims, size = _read_shape(shape)
     dtype = DTYPES.get(number_of_dtype)
     if dtype is None:
-        raise ValueError(f"a tensor has dtype {number_of_dtype}, which is not served")
-    dims, size = _read_shape(shape)
+        return _without_values(number_of_dtype, dims, size), None
     has_content = content[2] < content[3]
     mine = [content] if has_content else [chunk for chunk in chunks if chunk[0] == dtype.field]
     if len(mine) == 1 and (has_content or _is_fixed_width(dtype)) and not dtype.is_string:
@@ -83,6 +88,15 @@ def read_tensor(data: bytes, start: int, end: int) -> Generator[None, None, tupl
     steps = _content(data, content, dtype, size) if has_content else _field(data, mine, strings, dtype)
     values = yield from steps
     return Tensor(dtype, _filled(values, dtype, size).reshape(dims)), None
+
+
+def _without_values(number_of_dtype: int, dims: Shape, size: int) -> Tensor:
+    """A tensor of a type that is not served: TensorFlow Serving gets as far as its first value."""
+    found = tensorflow_pb2.DataType.DESCRIPTOR.values_by_number.get(number_of_dtype)
+    name = found.name.removeprefix("DT_").lower() if found is not None else f"dtype {number_of_dtype}"
+    if size:  # json_tensor.cc, AddSingleValueAndAdvance
+        raise Unserved(f"Failed to write JSON value for tensor type: {name}")
+    return Tensor(DType(number_of_dtype, name, "", np.dtype(np.uint8), 0), np.empty(dims, np.uint8))
 
 
 def _content(data: bytes, content: Field, dtype: DType, size: int) -> Generator[None, None, Array]:

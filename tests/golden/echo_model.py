@@ -25,8 +25,15 @@ def echo(dtype: tf.DType) -> tf.types.experimental.ConcreteFunction:
     return function.get_concrete_function(tf.TensorSpec(None, dtype, name="x"))
 
 
+def quantized() -> tf.types.experimental.ConcreteFunction:
+    """Output `y` is of a type that REST has no JSON for."""
+    function = tf.function(lambda x: {"y": tf.bitcast(x, tf.quint8)})
+    return function.get_concrete_function(tf.TensorSpec(None, tf.uint8, name="x"))
+
+
 def main() -> None:
     signatures = {name: echo(dtype) for name, dtype in DTYPES.items()}
+    signatures["QUINT8"] = quantized()
     signatures["serving_default"] = signatures["FP32"]
     tf.saved_model.save(tf.Module(), f"{sys.argv[1]}/1", signatures=signatures)
 

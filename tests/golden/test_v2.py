@@ -51,6 +51,21 @@ def test_its_published_clients_get_what_they_ask_for(adapter: Adapter) -> None:
     assert clients.returncode == 0, clients.stdout + clients.stderr
 
 
+def test_an_output_of_a_type_without_json_is_400_on_v1_and_v2(adapter: Adapter) -> None:
+    said = "Failed to write JSON value for tensor type: quint8"
+    answer = adapter.predict("echo", {"signature_name": "QUINT8", "instances": [1, 2]})
+    assert (answer.status, answer.json) == (400, {"error": said})
+    answer = adapter.predict("echo", {"signature_name": "QUINT8", "inputs": []})
+    assert (answer.status, answer.json) == (200, {"outputs": []})  # as no value is written
+    inputs = [{"name": "x", "shape": [2], "datatype": "UINT8", "data": [1, 2]}]
+    body = {"inputs": inputs, "parameters": {"signature_name": "QUINT8"}}
+    answer = infer(adapter, "echo", body)
+    assert (answer.status, answer.json["error"]) == (400, said)
+    answer = infer(adapter, "echo", {**body, "outputs": [{"name": "y"}]})
+    assert answer.status == 400, answer.body
+    assert adapter.request("GET", "/v2/models/echo").status == 200
+
+
 def x(data: list[Any], **members: Any) -> dict[str, Any]:
     """A request to half_plus_two."""
     return {"inputs": [{"name": "x", "shape": [len(data)], "datatype": "FP32", "data": data}], **members}

@@ -195,25 +195,7 @@ class V1:
 
     async def _metadata(self, servable: Servable, exchange: Exchange) -> bytes:
         request = serving_pb2.GetModelMetadataRequest(model_spec=servable.spec(), metadata_field=["signature_def"])
-        answer = await self._ask(METADATA, request.SerializeToString(), exchange)
-        metadata = serving_pb2.GetModelMetadataResponse.FromString(answer)
-        signatures = serving_pb2.SignatureDefMap()
-        metadata.metadata["signature_def"].Unpack(signatures)
-        spec = metadata.model_spec
-        return _json(
-            {
-                "model_spec": {
-                    "name": spec.name,
-                    "signature_name": spec.signature_name,
-                    "version": str(spec.version.value),
-                },
-                "metadata": {
-                    "signature_def": MessageToDict(
-                        signatures, always_print_fields_with_no_presence=True, preserving_proto_field_name=True
-                    )
-                },
-            }
-        )
+        return metadata_json(await self._ask(METADATA, request.SerializeToString(), exchange))
 
     async def _ask(self, path: str, request: bytes, exchange: Exchange) -> bytes:
         return await self._plane.calls.call(path, request, exchange.deadline, Trip((exchange.trace,)))
@@ -241,6 +223,28 @@ class V1:
         _check_characters(request.raw_path)
         headers = {k: v for k, v in self._headers.items() if k != "Content-Type"}
         return response(200 if re.search("https?://", request.headers.get("Origin", "")) else 400, b"", headers)
+
+
+def metadata_json(answer: bytes) -> bytes:
+    """The JSON of an encoded GetModelMetadataResponse (http_rest_api_util.cc, ToJsonString)."""
+    metadata = serving_pb2.GetModelMetadataResponse.FromString(answer)
+    signatures = serving_pb2.SignatureDefMap()
+    metadata.metadata["signature_def"].Unpack(signatures)
+    spec = metadata.model_spec
+    return _json(
+        {
+            "model_spec": {
+                "name": spec.name,
+                "signature_name": spec.signature_name,
+                "version": str(spec.version.value),
+            },
+            "metadata": {
+                "signature_def": MessageToDict(
+                    signatures, always_print_fields_with_no_presence=True, preserving_proto_field_name=True
+                )
+            },
+        }
+    )
 
 
 def _nonfinite(exchange: Exchange) -> json_out.NonFinite:

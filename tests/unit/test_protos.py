@@ -1,5 +1,6 @@
 """Our protos are TensorFlow Serving's, as far as they go: same names, numbers, types, labels, oneofs and service paths."""
 
+import base64
 import json
 import subprocess
 import sys
@@ -7,12 +8,10 @@ from typing import Any
 
 import pytest
 
-# Theirs, left out on purpose: what we neither send nor read.
+from adapter.inference import v1
+
+# Theirs, left out on purpose: what we neither send nor read, nor print.
 LEFT_OUT = {
-    "tensorflow.TensorProto.resource_handle_val",
-    "tensorflow.TensorProto.variant_val",
-    "tensorflow.TensorInfo.coo_sparse",
-    "tensorflow.TensorInfo.composite_tensor",
     "tensorflow.MetaGraphDef.graph_def",
     "tensorflow.MetaGraphDef.saver_def",
     "tensorflow.MetaGraphDef.collection_def",
@@ -81,8 +80,8 @@ THEIRS = (
     + """
 from types import SimpleNamespace
 from tensorflow.core.example import example_pb2, feature_pb2
-from tensorflow.core.framework import tensor_pb2, tensor_shape_pb2, types_pb2
-from tensorflow.core.protobuf import meta_graph_pb2, saved_model_pb2
+from tensorflow.core.framework import resource_handle_pb2, tensor_pb2, tensor_shape_pb2, types_pb2
+from tensorflow.core.protobuf import meta_graph_pb2, saved_model_pb2, struct_pb2
 from tensorflow_serving.apis import (classification_pb2, get_model_metadata_pb2, get_model_status_pb2, inference_pb2,
     input_pb2, model_management_pb2, model_pb2, predict_pb2, regression_pb2, status_pb2)
 from tensorflow_serving.apis import model_service_pb2_grpc, prediction_service_pb2_grpc
@@ -102,7 +101,8 @@ class Anything:
 for module, service in ((prediction_service_pb2_grpc, "PredictionService"), (model_service_pb2_grpc, "ModelService")):
     getattr(module, f"{service}Stub")(Paths())
     getattr(module, f"add_{service}Servicer_to_server")(Anything(), Paths())
-modules = [example_pb2, feature_pb2, tensor_pb2, tensor_shape_pb2, types_pb2, meta_graph_pb2, saved_model_pb2,
+modules = [example_pb2, feature_pb2, resource_handle_pb2, tensor_pb2, tensor_shape_pb2, types_pb2, meta_graph_pb2,
+    saved_model_pb2, struct_pb2,
     classification_pb2, get_model_metadata_pb2, get_model_status_pb2, inference_pb2, input_pb2, model_management_pb2,
     model_pb2, predict_pb2, regression_pb2, status_pb2, file_system_storage_path_source_pb2, model_server_config_pb2]
 error_codes = status_pb2.StatusProto.DESCRIPTOR.fields_by_name["error_code"].enum_type.file
@@ -110,13 +110,56 @@ print(json.dumps([describe([*(m.DESCRIPTOR for m in modules), error_codes]), pat
 """
 )
 
+# Metadata of inputs that are sparse, ragged and have defaults, encoded, and as their protos print it.
+THEIR_METADATA = """
+import base64, json
+import tensorflow as tf
+from google.protobuf.json_format import MessageToDict
+from tensorflow_serving.apis import get_model_metadata_pb2
+signatures = get_model_metadata_pb2.SignatureDefMap()
+signature = signatures.signature_def["serving_default"]
+signature.method_name = "tensorflow/serving/predict"
+with tf.Graph().as_default():
+    for name, tensor in {
+        "dense": tf.compat.v1.placeholder(tf.float32, [None, 2]),
+        "sparse": tf.compat.v1.sparse_placeholder(tf.float32, [None, 3]),
+        "ragged": tf.compat.v1.ragged.placeholder(tf.string, 2, [4]),
+    }.items():
+        signature.inputs[name].CopyFrom(tf.compat.v1.saved_model.build_tensor_info(tensor))
+signature.outputs["y"].CopyFrom(signature.inputs["dense"])
+signature.defaults["dense"].CopyFrom(tf.make_tensor_proto([[1.5, 2.0]]))
+handle = signature.defaults["handle"]
+handle.dtype = tf.resource.as_datatype_enum
+handle.resource_handle_val.add(name="table", hash_code=1 << 63).dtypes_and_shapes.add(dtype=1).shape.dim.add(size=-1)
+variant = signature.defaults["variant"]
+variant.dtype = tf.variant.as_datatype_enum
+variant.variant_val.add(type_name="list", metadata=b"\\xff").tensors.add(dtype=3, int_val=[1])
+# What the specs of other composite tensors hold.
+state = signature.inputs["ragged"].composite_tensor.type_spec.type_state
+for value in ({"none_value": {}}, {"float64_value": 0.5}, {"int64_value": -1}, {"bool_value": False}, {"tensor_dtype_value": 1}):
+    state.tuple_value.values.add(**value)
+state.tuple_value.values.add().bounded_tensor_spec_value.minimum.dtype = 1
+state.tuple_value.values.add().named_tuple_value.values.add(key="k").value.list_value.values.add().string_value = "v"
+state.tuple_value.values.add().dict_value.fields["k"].tensor_value.int64_val.append(1 << 40)
+response = get_model_metadata_pb2.GetModelMetadataResponse()
+response.model_spec.name = "m"
+response.model_spec.version.value = 7
+response.metadata["signature_def"].Pack(signatures)
+expected = MessageToDict(signatures, always_print_fields_with_no_presence=True, preserving_proto_field_name=True)
+print(json.dumps([base64.b64encode(response.SerializeToString()).decode(), expected]))
+"""
+
 Description = tuple[dict[str, list[Any]], dict[str, list[str]]]
 
 
-def described_by(script: str) -> Description:
+def printed_by(script: str) -> Any:
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    fields, paths = json.loads(done.stdout.splitlines()[-1])
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def described_by(script: str) -> Description:
+    fields, paths = printed_by(script)
     return fields, paths
 
 
@@ -144,3 +187,16 @@ def test_no_field_of_theirs_is_missing_unless_left_out_on_purpose(ours: Descript
 
 def test_every_service_path_and_its_messages_are_theirs(ours: Description, theirs: Description) -> None:
     assert ours[1] == theirs[1]
+
+
+def test_metadata_says_all_that_theirs_says_of_sparse_ragged_and_default_inputs() -> None:
+    encoded, expected = printed_by(THEIR_METADATA)
+    inputs = expected["signature_def"]["serving_default"]["inputs"]
+    assert list(inputs["sparse"]["coo_sparse"]) == [
+        "values_tensor_name",
+        "indices_tensor_name",
+        "dense_shape_tensor_name",
+    ]
+    assert inputs["ragged"]["composite_tensor"]["type_spec"]["type_spec_class"] == "RAGGED_TENSOR_SPEC"
+    assert expected["signature_def"]["serving_default"]["defaults"]["dense"]["variant_val"] == []
+    assert json.loads(v1.metadata_json(base64.b64decode(encoded)))["metadata"]["signature_def"] == expected

@@ -51,7 +51,7 @@ def request(body: bytes, spec: serving_pb2.ModelSpec) -> Steps[bytes]:
     named.signature_name = signature_name(tree)
     context = (yield from _example(tree["context"], "context", 2)) if "context" in tree else None
     examples = yield from _examples(tree)
-    yield from json_parts.check({key: value for key, value in tree.items() if key not in ("examples", "context")})
+    yield from json_parts.check(tree, wanted=("examples", "context"))
     if context is not None:
         examples += context
     size = sum(map(len, examples))

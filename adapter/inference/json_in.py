@@ -175,7 +175,7 @@ def parse_in_steps(body: bytes) -> Generator[None, None, PredictBody]:
 
 def _read(body: bytes) -> Generator[None, None, dict[str, Any]]:
     tree = yield from json_parts.read(body)
-    yield from json_parts.check({key: value for key, value in tree.items() if key not in ("instances", "inputs")})
+    yield from json_parts.check(tree, wanted=("instances", "inputs"))
     return tree
 
 

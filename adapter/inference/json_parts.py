@@ -12,7 +12,7 @@ Each piece is parsed between the brackets that it stands in, all joints are comm
 is JSON where the pieces are. The rules are `json_scan`'s, one text after the other: what it takes beyond JSON is taken.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Any, NamedTuple
 
 from adapter.inference import json_outline, json_scan, json_strings
@@ -113,15 +113,18 @@ def materialized(value: Any) -> Steps[Any]:
     return value.whole() if type(value) is LongText else value
 
 
-def check(value: Any) -> Steps[None]:
-    """Read a value that nobody wants to its end. Raises BadInput where it is not JSON."""
+def check(value: Any, wanted: Collection[str] = ()) -> Steps[None]:
+    """Read a value to its end, but for the members that somebody else reads. Raises BadInput where it is not JSON."""
     if isinstance(value, Large):
         for piece in value.pieces():
             values = yield from piece
             if len(values) == 1:
                 yield from check(values[0])
     elif isinstance(value, dict):
-        for member in value.values():
+        members = [member for key, member in value.items() if key not in wanted]
+        if type(value) is Repeated:
+            members += [member for _, member in value.later]
+        for member in members:
             if isinstance(member, Large | dict):
                 yield from check(member)
 

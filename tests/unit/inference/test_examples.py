@@ -128,6 +128,7 @@ def test_a_context_is_shared_by_all_examples() -> None:
             '{"examples": [{"f": {"b64": "aGk", "b64": "aGk"}}]}',
             "Feature: f has element with unexpected JSON type: Obj",
         ),
+        ('{"examples": [{}], "examples": [1, 2, 3, 4 5]}', "JSON Parse error"),
         ('{"examples": [{"f": [1, 1.5]}]}', "Unexpected element type in feature: f expecting type: int64"),
         ('{"examples": [{"f": ["a", 1]}]}', "Unexpected element type in feature: f expecting type: bytes"),
         ('{"examples": [{"f": [1.5, true]}]}', "Unexpected element type in feature: f expecting type: float"),

@@ -338,6 +338,13 @@ def test_a_signature_name_that_is_no_string_is_refused_before_the_signature_is_a
 
 
 @pytest.mark.usefixtures("pieces")
+def test_what_stands_under_a_key_given_twice_has_to_be_json_though_the_first_counts() -> None:
+    for wrong in ("[1.0, 2.0, 3.0, 4.0 5.0]", '{"x": [1.0, 2.0, 3.0, 4.0,]}'):
+        assert "JSON Parse error" in refusal(f'{{"instances": [1.0, 2.0, 3.0], "instances": {wrong}}}')
+        assert "JSON Parse error" in refusal(f'{{"more": {{"y": 1, "y": {wrong}}}, "instances": [1.0, 2.0, 3.0]}}')
+
+
+@pytest.mark.usefixtures("pieces")
 @pytest.mark.parametrize(
     ("body", "right"),
     [

@@ -117,6 +117,24 @@ def test_a_path_that_is_no_url_is_400(adapter: Adapter, name: str) -> None:
         assert "URL" in answer.json["error"]
 
 
+@pytest.mark.parametrize(
+    ("features", "result"),
+    [
+        ('{"x": 1.0, "x": 3.0}', 3.5),
+        ('{"x": "x", "x": 3.0}', 3.5),
+        ('{"x": 3.0, "x": "x"}', None),
+        ('{"x": null, "x": 3.0}', None),
+    ],
+)
+@pytest.mark.parametrize("size", [0, 1 << 17], ids=["small", "large"])
+def test_the_last_of_a_feature_given_twice_counts(
+    adapter: Adapter, features: str, result: float | None, size: int
+) -> None:
+    body = f'{{"signature_name": "regress_x_to_y", {" " * size}"examples": [{features}]}}'
+    answer = adapter.request("POST", "/v1/models/examples:regress", body)
+    assert (answer.status, answer.json.get("results")) == ((400, None) if result is None else (200, [result]))
+
+
 @pytest.mark.parametrize("path", ["METADATA", "Metadata", "versions/1/MetaData", "labels/stable/METADATA"])
 def test_metadata_in_other_than_lower_case_is_the_status(adapter: Adapter, path: str) -> None:
     answer = adapter.request("GET", f"/v1/models/half_plus_two/{path}")

@@ -22,6 +22,15 @@ from tests.servers import ModelServer
 
 PATH = "/v1/models/half_plus_two:predict"
 LIMIT = 256 * 1024
+ALLOWED = (
+    "GET",
+    "POST",
+    "HEAD",
+    "PUT",
+    "DELETE",
+    "OPTIONS",
+    "PATCH",
+)  # others are 501 under /v1, as in TensorFlow Serving
 GROWTH = 64 << 20  # bytes of resident memory that all of it may cost
 
 
@@ -217,7 +226,8 @@ def test_any_bytes_on_the_wire_get_an_answer_or_a_closed_connection(
                 answer += chunk
     if answer:
         assert answer.startswith(b"HTTP/1.")
-        assert int(answer[9:12]) < 500, answer
+        status = int(answer[9:12])
+        assert status < 500 or (status == 501 and method not in ALLOWED), answer
 
 
 def resident(pid: int) -> int:

@@ -108,6 +108,7 @@ def _name(raw: str) -> str:
 
 
 def _check_characters(path: str) -> None:
+    """Raises Refused (400) where a path, with its query, is no URL."""
     if _URI.fullmatch(path) is None:
         raise Refused(
             400, "Malformed request: the path has a character that no URL has, or a % without two hex digits after it"

@@ -105,7 +105,7 @@ class V2:
         headers = exchange.request.headers
         received = await self._bodies.read(exchange)
         exchange.lap("read")
-        parsing = v2_in.parse(received, headers.get(v2_in.HEADER_LENGTH))
+        parsing = v2_in.parse(received, headers.get(v2_in.HEADER_LENGTH), headers.get("Content-Type", ""))
         request = await self._done(parsing, len(received) >= LARGE, exchange)
         endpoint = await self._plane.endpoint(servable, request.signature_name, exchange.deadline)
         wanted = request.outputs(endpoint.signature)

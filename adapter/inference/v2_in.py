@@ -27,6 +27,7 @@ from adapter.inference.v2_values import Given, from_binary, from_list, from_text
 Steps = Generator[None, None, dict[str, Tensor]]
 
 HEADER_LENGTH = "Inference-Header-Content-Length"
+_JSON = "application/json"
 _WHERE_JSON_ENDS = f"{HEADER_LENGTH} says where the JSON ends"
 
 # Parameters that change what an answer means; to ignore them would be to answer another question.
@@ -144,16 +145,16 @@ def _no_such(what: str, signature: str, known: Mapping[str, object]) -> str:
     return f'signature "{signature}" has no such {what}; it has {names}'
 
 
-def parse(body: bytes, header_length: str | None) -> Generator[None, None, InferRequest]:
+def parse(body: bytes, header_length: str | None, content_type: str = "") -> Generator[None, None, InferRequest]:
     """The structure of a request; `header_length` is the header `Inference-Header-Content-Length`, if there is one.
 
-    Yields every few milliseconds where the body is large.
+    Where that is 0 there is no JSON, but in a body that says it is JSON. Yields every few milliseconds where the body is large.
 
     Raises:
         BadInput: the body is no inference request; the message says what was expected where.
     """
     end = _json_length(body, header_length)
-    if not end and body:
+    if not end and body and not content_type.startswith(_JSON):
         return InferRequest(None, "", [], [], True, body, 0, raw=True)
     try:
         tree, lists = yield from v2_document.read(body, end)

@@ -457,6 +457,11 @@ def test_bytes_alone_are_the_one_input_in_the_shape_that_the_model_leaves(
     assert np.array_equal(tensor.data.ravel(), numbers)
 
 
+def test_a_body_that_says_it_is_json_is_not_taken_for_bytes() -> None:
+    with pytest.raises(BadInput, match="The first 0 bytes of the body: expected JSON"):
+        at_once(v2_in.parse(b"null", "0", "application/json; charset=utf-8"))
+
+
 @pytest.mark.parametrize("shape", [(), (1,), (-1,), (-1, 1)])
 def test_bytes_alone_are_one_string_without_its_length(shape: tuple[int, ...]) -> None:
     tensor = raw(b"\5\0\0\0abc", STRING, shape)

@@ -4,6 +4,8 @@
 stands in the OpenAPI document.
 """
 
+import re
+import warnings
 from functools import lru_cache
 from typing import Any, ClassVar
 
@@ -12,6 +14,9 @@ import numpy as np
 import orjson
 
 from adapter.inference.tensor import Array
+
+# A number beyond float32, which is refused.
+warnings.filterwarnings("ignore", "overflow encountered in cast", RuntimeWarning, re.escape(__name__))
 
 _SCHEMAS = {"f": "number", "i": "integer", "u": "integer", "b": "boolean"}
 
@@ -68,11 +73,9 @@ def decode(expected: type, value: Any) -> Any:
     """msgspec's `dec_hook`: nested lists to an array. ValueError says what is wrong, msgspec where."""
     if not issubclass(expected, ArrayField):
         raise NotImplementedError(f"{expected.__name__} is no type that a request can have")
-    dtype = np.dtype(expected.dtype)
-    name = _name(expected.dtype, expected.shape)
+    dtype, name = _about(expected)
     try:
-        with np.errstate(over="ignore"):  # which is refused below
-            array = np.array(value, dtype=None if dtype.kind in "iub" else dtype)
+        array = np.array(value, dtype=None if dtype.kind in "iub" else dtype)
     except (ValueError, TypeError, OverflowError):
         raise ValueError(f"expected {name}, got {_irregular(value)}") from None
     return fitting(expected, array)
@@ -80,11 +83,11 @@ def decode(expected: type, value: Any) -> Any:
 
 def fitting(expected: type[ArrayField], array: Array) -> Array:
     """An array as one of the field's type and shape, if it is. Raises ValueError likewise."""
-    dtype = np.dtype(expected.dtype)
-    name = _name(expected.dtype, expected.shape)
+    dtype, name = _about(expected)
     if array.dtype != dtype:
         array = _narrowed(array, dtype, name)
-    if dtype.kind == "f" and np.isinf(array).any():  # JSON has no infinity: it was a number
+    # JSON has no infinity: it was a number. Those beyond float64 have been refused as JSON.
+    if dtype == np.float32 and np.logical_or.reduce(np.isinf(array), axis=None):
         raise ValueError(f"expected {name}, got values out of its range")
     if expected.shape is not None and not _fits(array.shape, expected.shape):
         raise ValueError(f"expected {name}, got {_shown(array.shape)}")
@@ -93,7 +96,8 @@ def fitting(expected: type[ArrayField], array: Array) -> Array:
 
 def encode(value: Any) -> Any:
     """msgspec's `enc_hook`: an array of numbers as orjson writes it, what else numpy has as Python has it."""
-    if isinstance(value, np.ndarray) and value.ndim and value.dtype.kind in "fiub" and value.dtype.isnative:
+    # Others of numpy's arrays, masked ones for example, are more than their buffer.
+    if type(value) is np.ndarray and value.ndim and value.dtype.kind in "fiub" and value.dtype.isnative:
         return msgspec.Raw(orjson.dumps(np.ascontiguousarray(value), option=orjson.OPT_SERIALIZE_NUMPY))
     if isinstance(value, np.ndarray | np.generic):
         return value.tolist()
@@ -108,6 +112,12 @@ def schema(expected: type) -> dict[str, Any]:
     for size in reversed(expected.shape or (-1,)):
         found = {"type": "array", "items": found} | ({} if size < 0 else {"minItems": size, "maxItems": size})
     return found
+
+
+@lru_cache(1024)
+def _about(expected: type[ArrayField]) -> tuple[np.dtype[Any], str]:
+    """Its dtype, and what it is called in errors."""
+    return np.dtype(expected.dtype), _name(expected.dtype, expected.shape)
 
 
 def _narrowed(array: Array, dtype: np.dtype[Any], name: str) -> Array:

@@ -59,7 +59,7 @@ class Bodies:
         self._many = msgspec.json.Decoder(self._batch, dec_hook=arrays.decode)
         self._arrays = LongArrays(self._types)
 
-    def long_arrays(self, content_type: str, data: bytes) -> Generator[None, None, Taken | None] | None:
+    def taking(self, content_type: str, data: bytes) -> Generator[None, None, Taken | None] | None:
         """What takes the long arrays out of a body of JSON, on the event loop, in steps; None where there is none to take."""
         if not self._arrays.keys or len(data) < _WORTH or _kind(content_type).startswith((_FORM, *_RAW)):
             return None
@@ -90,6 +90,8 @@ class Bodies:
             raise BadInput(_told(error)) from None
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise BadInput(f"the body is no JSON: {error}") from None
+        except RecursionError:
+            raise BadInput("the body is nested too deeply") from None
         if not requests:
             raise BadInput(f"{BATCH}: expected at least one request")
         if len(requests) > self._max_batch:

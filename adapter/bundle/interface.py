@@ -1,6 +1,6 @@
 """What a handler class takes and gives, as bytes and as tensors: the steps of a `/predict` between its I/O.
 
-    long_arrays   those of a body's JSON                 long_arrays.py
+    taking        long arrays out of a body's JSON       long_arrays.py
     read          body → requests                        bodies.py
     tensors       preprocess, its arrays as tensors      tensors.py
     answer        postprocess, its answers as JSON
@@ -42,7 +42,7 @@ class Interface:
             )
         except (TypeError, NotImplementedError) as error:
             raise HandlerError(f"{type(handler).__name__}: {error}") from None
-        self.long_arrays = bodies.long_arrays
+        self.taking = bodies.taking
         self.read = bodies.read
         self._bytes_fields = bodies.bytes_fields
         self._encode = msgspec.json.Encoder(enc_hook=arrays.encode).encode

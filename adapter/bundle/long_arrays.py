@@ -14,19 +14,19 @@ from adapter.bundle import arrays
 from adapter.bundle.arrays import ArrayField
 from adapter.inference.json_lists import without_long_lists
 from adapter.inference.json_numbers import numbers
-from adapter.inference.tensor import DOUBLE, FLOAT, INT64, Array, DType
+from adapter.inference.tensor import DOUBLE, FLOAT, INT32, INT64, Array, DType
 
 # Text of arrays that is read in one go: about 2 ms.
 _TOGETHER = 1 << 18
-# Integers are read by the widest type, so that what is beyond their own is seen.
-_READ_AS: Mapping[str, DType] = {"float32": FLOAT, "float64": DOUBLE, "int32": INT64, "int64": INT64, "uint8": INT64}
+# None of these loses what is beyond the field's own type.
+_READ_AS: Mapping[str, DType] = {"float32": FLOAT, "float64": DOUBLE, "int32": INT32, "int64": INT64, "uint8": INT32}
 
 
 class Taken(NamedTuple):
-    """A JSON text with names in place of long arrays, and these."""
+    """A JSON text with names in place of long arrays, and these, until they have found their places."""
 
     text: bytes
-    arrays: Mapping[str, Array]
+    arrays: dict[str, Array]
 
 
 class LongArrays:
@@ -36,7 +36,7 @@ class LongArrays:
         self.keys = {
             msgspec.json.encode(name): dtype
             for name, types in fields.items()
-            if list not in types and (dtype := _dtype(types)) is not None
+            if types.isdisjoint((list, tuple, set)) and (dtype := _dtype(types)) is not None
         }
         """The fields' names as they stand in a text, and what their arrays are read as."""
 
@@ -54,8 +54,7 @@ class LongArrays:
             array = yield from numbers(text, start, end, self.keys[key])
             if array is None:
                 return None
-            # A handler may work in place, as on any array that msgspec's way makes.
-            found[name] = array if array.flags.writeable else array.copy()
+            found[name] = array
             looked_at += end - start
             if looked_at >= _TOGETHER:
                 looked_at = 0
@@ -64,10 +63,10 @@ class LongArrays:
 
 
 def decoded(taken: Taken | None, kind: Any) -> Any:
-    """A value of this type; None if nothing was taken, or that takes more care."""
+    """A value of this type, once; None if nothing was taken, or that takes more care."""
     if taken is None:
         return None
-    waiting = dict(taken.arrays)
+    waiting = taken.arrays
 
     def placed(expected: type, value: Any) -> Any:
         array = waiting.pop(value, None) if type(value) is str else None
@@ -75,7 +74,7 @@ def decoded(taken: Taken | None, kind: Any) -> Any:
 
     try:
         found = msgspec.json.decode(taken.text, type=kind, dec_hook=placed)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
     return None if waiting else found
 

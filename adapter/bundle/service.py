@@ -124,14 +124,7 @@ class Service:
         exchange.deadline = min(exchange.deadline, self._loop.time() + self._limit)
         try:
             with self._in_its_trace(exchange.trace):
-                steps = interface.long_arrays(content_type, body)
-                if steps is None:
-                    taken = None
-                elif len(body) < LARGE:
-                    taken = at_once(steps)
-                else:
-                    taken = await self._plane.turns.take(steps, exchange.deadline)
-                return await way.answer(exchange, Body(content_type, body, taken))
+                return await way.answer(exchange, await self._read(interface, exchange, content_type, body))
         except BadInput as error:
             raise Refused(error.status, _place(error) + error.message) from None
         except CallFailed as error:
@@ -151,6 +144,17 @@ class Service:
             self._workers.close()
         if self._hooks.loop is not None:
             self._hooks.loop.stop()
+
+    async def _read(self, interface: Interface, exchange: Exchange, content_type: str, body: bytes) -> Body:
+        """A body with its long arrays read, unless there is no room for the request anyhow."""
+        steps = interface.taking(content_type, body)
+        if steps is None:
+            return Body(content_type, body)
+        if self._workers is not None and not interface.is_pipeline:
+            self._workers.check_room()
+        if len(body) < LARGE:
+            return Body(content_type, body, at_once(steps))
+        return Body(content_type, body, await self._plane.turns.take(steps, exchange.deadline))
 
     def _in_its_trace(self, trace: Trace | None) -> AbstractContextManager[None]:
         """Around the handler: spans that it makes belong to the request, where anybody wants them."""

@@ -50,7 +50,7 @@ class Trial:
             BadInput: the handler's, or of `adapter.inference.tensor` where the body is not what the request's struct says.
         """
         body = request if isinstance(request, bytes) else json.dumps(request).encode()
-        steps = self._interface.long_arrays(content_type, body)
+        steps = self._interface.taking(content_type, body)
         batch = self._interface.read(Body(content_type, body, at_once(steps) if steps is not None else None))
         handler = self._interface.handler
         if self._interface.is_pipeline:

@@ -46,8 +46,7 @@ class Workers:
         Raises:
             Refused: 503 when too many calls wait already.
         """
-        if self._pending >= self._max_queue + self._threads:
-            raise Refused(503, f"{self._pending} requests are waiting for the handler already")
+        self.check_room()
         future: asyncio.Future[T] = self._loop.create_future()
         self._pending += 1
         if self._started < min(self._pending, self._threads):
@@ -55,6 +54,11 @@ class Workers:
             self._started += 1
         self._jobs.put(_Job(future, contextvars.copy_context(), function, arguments))
         return await future
+
+    def check_room(self) -> None:
+        """Raises Refused (503) when too many calls wait already."""
+        if self._pending >= self._max_queue + self._threads:
+            raise Refused(503, f"{self._pending} requests are waiting for the handler already")
 
     def stuck(self, seconds: float) -> int:
         """How many threads have been at one call for longer than that."""

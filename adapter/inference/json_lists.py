@@ -11,10 +11,10 @@ from adapter.inference.turns import LARGE
 
 # Lists shorter than this are parsed with the rest: there orjson is as fast.
 LONG = 512
-# Keys that are looked at in one go: about 2 ms.
-_TOGETHER = 1 << 10
-# Text that is looked through for a key in one go: about 2 ms.
-_LOOKED_AT = 1 << 21
+# Where more than this and a sixteenth of a text is left, cutting it is not worth the while; nor where it is `LARGE`.
+_LEAST = 512
+# Text that is looked through in one go, a key counting as so much more: about 2 ms.
+_TOGETHER, _EACH = 1 << 20, 1 << 11
 _VALUE_FOLLOWS = re.compile(rb"[ \t\r\n]*:[ \t\r\n]*")
 _NAME = "list %d of this text"
 _NAMES = b" of this text"
@@ -38,51 +38,61 @@ class Cut(NamedTuple):
 def without_long_lists(text: bytes, length: int, keys: Sequence[bytes]) -> Generator[None, None, Cut | None]:
     """The first bytes of a text without the long lists that are values of these keys, each given with its quotes.
 
-    None if there are none, or still much is left, or it can't be proved that a name stands for a list: with no backslash
-    in what is left, a key before a colon is one, and as many names as lists are all ours.
+    None if there are none, or much is left, or it can't be proved that a name stands for a list: with no backslash in what
+    is left, a key before a colon is one, and as many names as lists are all ours. Nothing is searched for a key but what
+    may be left, so hostile texts cost no more than others. Yields every few milliseconds.
     """
+    may_be_left = min(LARGE, _LEAST + length // 16)
     lists: dict[str, Span] = {}
     parts: list[bytes] = []
     places = dict.fromkeys(keys, -1)
-    done = position = looked_at = 0
+    searched = dict.fromkeys(keys, 0)
+    done = position = work = 0
     while True:
+        near = min(length, done + may_be_left)
         for key, place in places.items():
-            if place < position:
-                places[key] = yield from _found(text, key, position, length)
+            if not position <= place < length:
+                start = max(position, searched[key])
+                place = text.find(key, start, near)
+                if place < 0:
+                    searched[key], place = max(start, near - len(key) + 1), length
+                places[key] = place
         key = min(places, key=places.__getitem__) if len(places) > 1 else keys[0]
-        position = places[key] + len(key)
-        if position > length:
+        if places[key] == length:
             break
-        looked_at += 1
-        if looked_at % _TOGETHER == 0:
-            yield
+        position = places[key] + len(key)
+        work += _EACH
         colon = _VALUE_FOLLOWS.match(text, position, min(position + LONG, length))
-        if colon is None or text[colon.end() : colon.end() + 1] != b"[":
-            continue
-        start = colon.end()
-        quote = text.find(b'"', start, length)
-        brace = text.find(b"}", start, quote if quote >= 0 else length)
-        stop = max(brace, quote) if min(brace, quote) < 0 else min(brace, quote)
-        end = text.rfind(b"]", start, stop) + 1
-        if end - start >= LONG and stop - end < LONG and text[end:stop].strip(b" \t\r\n") in (b"", b","):
-            name = _NAME % len(lists)
-            parts += (text[done:start], b'"%b"' % name.encode())
-            lists[name] = Span(start, end, key)
-            done = position = end
-    if not lists or sum(map(len, parts)) + length - done >= LARGE:
+        if colon is not None and text[colon.end() : colon.end() + 1] == b"[":
+            start = colon.end()
+            stop = yield from _stop(text, start, length)
+            work += stop - start
+            # What is between a list and the next key, or the end of its object, is white space and a comma.
+            end = text.rfind(b"]", max(start, stop - LONG), stop) + 1
+            if end - start >= LONG and text[end:stop].strip(b" \t\r\n") in (b"", b","):
+                name = _NAME % len(lists)
+                parts += (text[done:start], b'"%b"' % name.encode())
+                lists[name] = Span(start, end, key)
+                may_be_left -= start - done + len(name)
+                done = position = end
+        if work >= _TOGETHER:
+            work = 0
+            yield
+    if not lists or near < length:
         return None
     parts.append(text[done:length])
     left = b"".join(parts)
     return None if b"\\" in left or left.count(_NAMES) != len(lists) else Cut(left, lists)
 
 
-def _found(text: bytes, key: bytes, position: int, length: int) -> Generator[None, None, int]:
-    """Where a key stands, from a position on; `length` where it does not."""
-    while (near := position + _LOOKED_AT) < length:
-        found = text.find(key, position, near)
-        if found >= 0:
-            return found
-        position = near - len(key) + 1
+def _stop(text: bytes, start: int, length: int) -> Generator[None, None, int]:
+    """Where the first quote or closing brace stands from an offset on, or else the end: no list of numbers goes further."""
+    while start < length:
+        near = min(start + _TOGETHER, length)
+        quote = text.find(b'"', start, near)
+        brace = text.find(b"}", start, near if quote < 0 else quote)
+        if brace >= 0 or quote >= 0:
+            return brace if brace >= 0 else quote
+        start = near
         yield
-    found = text.find(key, position, length)
-    return found if found >= 0 else length
+    return length

@@ -32,8 +32,8 @@ _WHERE_JSON_ENDS = f"{HEADER_LENGTH} says where the JSON ends"
 
 # Parameters that change what an answer means; to ignore them would be to answer another question.
 _REFUSED = ("classification", "shared_memory_region", "sequence_id")
-# Of a sequence, these say that there is none (triton-inference-server, docs/protocol/extension_sequence.md).
-_NONE = (None, 0, "")
+# These say that there is none (triton-inference-server, docs/protocol/extension_sequence.md).
+_NO_SEQUENCE = (None, 0, "")
 _KINDS: Mapping[type, str] = {
     bool: "true or false",
     int: "an integer",
@@ -154,8 +154,10 @@ def parse(body: bytes, header_length: str | None, content_type: str = "") -> Gen
         BadInput: the body is no inference request; the message says what was expected where.
     """
     end = _json_length(body, header_length)
-    if not end and body and not content_type.startswith(_JSON):
-        return InferRequest(None, "", [], [], True, body, 0, raw=True)
+    if not end and body and not content_type.lower().startswith(_JSON):
+        return InferRequest(
+            id=None, signature_name="", inputs=[], wanted=[], binary_output=True, body=body, json_length=0, raw=True
+        )
     try:
         tree, lists = yield from v2_document.read(body, end)
     except BadInput as error:
@@ -202,7 +204,7 @@ def _member(tree: Object, key: str, kind: type, path: str, *default: Any) -> Any
 def _parameters(tree: Object, path: str) -> Object:
     parameters: Object = _member(tree, "parameters", dict, path, {})
     for name in _REFUSED:
-        if name in parameters and parameters[name] not in _NONE:
+        if name in parameters and not (name == "sequence_id" and parameters[name] in _NO_SEQUENCE):
             raise BadInput(f"{path}parameters.{name}: not served here")
     return parameters
 

@@ -45,7 +45,7 @@ def _shape(spec: TensorSpec, length: int) -> Shape:
     """What numbers of so many bytes are for an input, as far as that can be told: `from_binary` counts them."""
     if not spec.dtype.v2:
         raise BadInput(f"The body: {spec.dtype.name} is no datatype of this protocol")
-    sizes = list(spec.shape) if spec.shape is not None else [-1, -1]
+    sizes = list(spec.shape or ())
     if sizes.count(-1) > 1 and sizes[0] == -1:
         sizes[0] = 1
     if spec.shape is None or sizes.count(-1) > 1:

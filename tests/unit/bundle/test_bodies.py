@@ -42,7 +42,7 @@ def read(
 ) -> list[Struct]:
     data = body.encode() if isinstance(body, str) else body
     bodies = Bodies(request, most)
-    steps = bodies.long_arrays(content_type, data)
+    steps = bodies.taking(content_type, data)
     return list(bodies.read(Body(content_type, data, at_once(steps) if steps is not None else None)).requests)
 
 

@@ -1,6 +1,7 @@
 """Fields that are arrays and long: read straight from the text, they are what msgspec's way makes of them."""
 
 import json
+import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -39,7 +40,7 @@ LONG = [[0.5, 1, -2e3]] * 400
 
 
 def taken(body: str) -> Taken | None:
-    steps = BODIES.long_arrays("", body.encode())
+    steps = BODIES.taking("", body.encode())
     return None if steps is None else at_once(steps)
 
 
@@ -94,12 +95,63 @@ def test_long_arrays_leave_the_text_and_short_ones_stay() -> None:
     )
     assert [(array.dtype.name, array.shape) for array in found.arrays.values()] == [
         ("float32", (400, 3)),
-        ("int64", (3000,)),
+        ("int32", (3000,)),
     ]
-    assert decoded(found, BODIES._batch) is not None
 
 
-@pytest.mark.parametrize("name", ["pixels", "weights", "counts"])
+@pytest.mark.parametrize("many", [False, True])
+def test_what_was_read_from_the_text_is_what_the_handler_gets(many: bool) -> None:
+    one = {"pixels": LONG, "weights": [0.1] * 300, "counts": [2**62 + 1] * 300, "small": [7] * 300, "anything": ["a"]}
+    found = taken(json.dumps({"instances": [one, one]} if many else one))
+    assert found is not None
+    value = decoded(found, BODIES._batch if many else Sketch)
+    for request in value.instances if many else [value]:
+        assert request.pixels.dtype == np.float32
+        assert request.pixels.tolist() == LONG
+        assert (request.weights == 0.1).all()
+        assert request.counts.tolist() == [2**62 + 1] * 300
+        assert request.small.dtype == np.int32
+        assert request.anything == ["a"]
+    assert not found.arrays  # each is the request's alone
+
+
+def test_an_integer_beyond_its_type_is_left_to_msgspecs_way() -> None:
+    for body in ('{"small": [%s1]}' % ("2147483648," * 500), '{"small": [%s1]}' % ("1.5," * 1500)):
+        assert taken(body) is None
+
+
+def test_a_list_of_arrays_stays_in_the_text() -> None:
+    assert b'"several"' not in BODIES._arrays.keys
+
+
+@pytest.mark.parametrize("nested", ['{"pixels": %s}', '{"nobody": %s}', '{"instances": [{"anything": %s}]}'])
+def test_nesting_without_end_is_the_clients_mistake(nested: str) -> None:
+    body = nested % ("[" * 5000 + "]" * 5000)
+    with pytest.raises(BadInput, match="nested too deeply"):
+        BODIES.read(Body("", body.encode(), taken(body)))
+
+
+HOSTILE: dict[str, Callable[[], bytes]] = {
+    "keys without lists": lambda: b"{" + b'"pixels":1,' * 6_000_000 + b'"weights":1}',
+    "keys with short lists": lambda: b"{" + b'"pixels":[],' * 5_000_000 + b'"weights":1}',
+    "keys far from each other": lambda: b"{" + (b'"j":"' + b"a" * 1_900_000 + b'","pixels":1,') * 30 + b'"weights":1}',
+    "many lists": lambda: b'{"instances":[' + b",".join([b'{"pixels":[' + b"1," * 500 + b"1]}"] * 50_000) + b"]}",
+    "a list without end": lambda: b'{"pixels":[' + b"1," * 30_000_000,
+    "lists without keys": lambda: b'{"instances":[' + b"[1,2,3]," * 7_000_000 + b"1]}",
+}
+
+
+@pytest.mark.parametrize("kind", HOSTILE)
+def test_a_body_of_sixty_megabytes_that_is_not_cut_is_given_up_soon(kind: str) -> None:
+    """Half a second is many times what it takes; to look for every key took twenty."""
+    steps = BODIES.taking("", HOSTILE[kind]())
+    before = time.thread_time()
+    assert steps is not None
+    assert at_once(steps) is None
+    assert time.thread_time() - before < 0.5
+
+
+@pytest.mark.parametrize("name", ["pixels", "weights", "counts", "palette"])
 def test_a_handler_may_work_in_place(name: str) -> None:
     body = json.dumps({name: LONG if name == "pixels" else [1] * 3000})
     ((request,), _) = BODIES.read(Body("", body.encode(), taken(body)))
@@ -131,7 +183,7 @@ def test_a_long_list_that_is_no_field_of_an_array_is_msgspecs() -> None:
 
 def test_a_body_that_is_small_or_no_json_is_left_alone() -> None:
     body = json.dumps({"pixels": LONG}).encode() * 10
-    assert BODIES.long_arrays("multipart/form-data; boundary=X", body) is None
-    assert BODIES.long_arrays("image/png", body) is None
-    assert BODIES.long_arrays("", b'{"pixels": [[1, 2, 3]]}') is None
-    assert Bodies(Inner, 1).long_arrays("", body) is None
+    assert BODIES.taking("multipart/form-data; boundary=X", body) is None
+    assert BODIES.taking("image/png", body) is None
+    assert BODIES.taking("", b'{"pixels": [[1, 2, 3]]}') is None
+    assert Bodies(Inner, 1).taking("", body) is None

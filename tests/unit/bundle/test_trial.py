@@ -89,6 +89,7 @@ class Shows(Handler[Request, Everything]):
         (np.array([0.1, np.nan]), "[0.1,null]"),
         (np.arange(6, dtype=np.int64).reshape(2, 3)[:, ::2], "[[0,2],[3,5]]"),
         (np.array([[True, False]]), "[[true,false]]"),
+        (np.ma.MaskedArray([1, 2], [False, True]), "[1,null]"),
         (np.zeros((2, 0), np.float16), "[[],[]]"),
         (np.array(2.5, np.float32), "2.5"),
         (np.float32(2.5), "2.5"),

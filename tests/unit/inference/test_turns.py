@@ -61,7 +61,7 @@ class Picture(Struct):
 
 def handled(body: bytes) -> Steps:
     """What the event loop does for a request that a handler answers."""
-    steps = Bodies(Picture, 1000).long_arrays("application/json", body)
+    steps = Bodies(Picture, 1000).taking("application/json", body)
     assert steps is not None
     return steps
 
@@ -145,6 +145,7 @@ KINDS: dict[str, Callable[[], Steps]] = {
     "v2 with a late null": lambda: infer(FLOAT, 1_900_001, many(b"1.5", 900_000)[:-1] + b",null]"),
     "a handler's array": lambda: handled(b'{"id":1,"pixels":%b}' % many(b"[1,2.5,3]", 500_000)),
     "a handler's arrays": lambda: handled(b'{"instances":%b}' % many(b'{"pixels":%b}' % many(b"[1,2.5,3]", 1000), 500)),
+    "a handler's small integers": lambda: handled(b'{"pixels":%b}' % many(b"[1,2,3]", 500_000)),
     "a handler's array that is ragged": lambda: handled(
         b'{"pixels":%b}' % (many(b"[1,2.5,3]", 500_000)[:-1] + b",[1]]")
     ),

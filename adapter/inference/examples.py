@@ -5,6 +5,7 @@ one or a bool an int64, a string or `{"b64": ...}` bytes; a feature is one of th
 """
 
 from collections.abc import Generator, Iterable, Iterator, Sequence
+from itertools import chain
 from struct import Struct
 from typing import Any, Literal, TypeVar
 
@@ -98,8 +99,8 @@ def _example(value: Any, path: str, number: int) -> Steps[list[bytes]]:
         raise BadInput(f"{path}: Example must be JSON object but got JSON {type_name(value)}")
     try:
         if type(value) is Repeated:
-            yield from _features([*value.items(), *value.later])
-            value = {**value, **dict(value.later)}
+            yield from _features(chain(value.items(), value.later))
+            value.update(value.later)
         entries, long = yield from _features(value.items())
     except BadInput as error:
         raise BadInput(f"{path}: {error}") from None
@@ -107,19 +108,24 @@ def _example(value: Any, path: str, number: int) -> Steps[list[bytes]]:
 
 
 def _features(members: Iterable[tuple[str, Any]]) -> Steps[tuple[list[bytes], bool]]:
-    """The entries of the map in a Features, and whether one of them is long and comes in parts."""
+    """The entries of the map in a Features, in parts that hold some of them each, and whether these are long or many."""
     entries: list[bytes] = []
+    run: list[bytes] = []
     long = False
     for done, (name, content) in enumerate(members, 1):
         if type(content) is Large or _is_long(content):
             long = True
             feature = yield from _feature_in_parts(content, name)
-            entries += wrapped(1, [field(1, name.encode()), *wrapped(2, feature)])
+            entries += (b"".join(run), *wrapped(1, [field(1, name.encode()), *wrapped(2, feature)]))
+            run.clear()
         else:
-            entries.append(field(1, field(1, name.encode()) + field(2, _feature(content, name))))
+            run.append(field(1, field(1, name.encode()) + field(2, _feature(content, name))))
         if done % _TOGETHER == 0:
+            long = True
+            entries.append(b"".join(run))
+            run.clear()
             yield
-    return entries, long
+    return [*entries, b"".join(run)], long
 
 
 def _feature(content: Any, name: str) -> bytes:

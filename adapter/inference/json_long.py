@@ -67,7 +67,7 @@ def _from_columns(value: Any, inputs: Mapping[str, TensorSpec]) -> Generator[Non
             found[name] = json_tree.tensor(given, spec.dtype, path)
             yield
     if named:
-        yield from check({key: member for key, member in value.items() if key not in inputs})
+        yield from check(value, wanted=inputs)
     return found
 
 

@@ -12,7 +12,7 @@ from typing import TypeVar
 import numpy as np
 
 from adapter.inference import json_scan
-from adapter.inference.tensor import Array, BadInput
+from adapter.inference.tensor import Array, BadInput, TooMuch
 
 T = TypeVar("T")
 Steps = Generator[None, None, T]
@@ -70,7 +70,7 @@ class Outline:
                     self._note(places[:last] + begin, kinds[:last], depths[:last])
                     return begin + int(places[last]) + 1
                 if depths.max() > _MAX_DEPTH:
-                    raise BadInput(json_scan.TOO_DEEP)
+                    raise TooMuch(json_scan.TOO_DEEP)
                 self._note(places + begin, kinds, depths)
                 count += int(np.count_nonzero((kinds == _OPEN) | (kinds == _COMMA)))
                 if count > json_scan.MOST_VALUES:

@@ -13,6 +13,7 @@ is JSON where the pieces are. The rules are `json_scan`'s, one text after the ot
 """
 
 from collections.abc import Callable, Collection, Iterator
+from itertools import chain
 from typing import Any, NamedTuple
 
 from adapter.inference import json_outline, json_scan, json_strings
@@ -20,11 +21,13 @@ from adapter.inference.base64 import decoded_in_steps
 from adapter.inference.json_outline import CUT_DEPTH, Outline, Steps, skipped, stripped, wrong
 from adapter.inference.json_scan import Object, Repeated
 from adapter.inference.json_strings import LongText
-from adapter.inference.tensor import BadInput
+from adapter.inference.tensor import BadInput, TooMuch
 from adapter.joining import joined
 
 _LONGEST_NUMBER = _LONGEST_KEY = 1 << 16
 _CLOSING = {b"[": b"]", b"{": b"}"}
+# Members of an object that are looked at in one go: about 2 ms.
+_TOGETHER = 1 << 14
 
 
 class Large(list[Any]):
@@ -42,6 +45,10 @@ class Large(list[Any]):
         A value that is too long itself comes alone; it is `Large`, or an object that holds such lists.
         """
         return self._reader.pieces(self._start, self._end, self._depth)
+
+
+_NESTED = (Large, dict)
+_IN_PARTS = (Large, dict, LongText)
 
 
 def pieces(values: list[Any]) -> Iterator[Steps[list[Any]]]:
@@ -107,9 +114,11 @@ def materialized(value: Any) -> Steps[Any]:
             found += values if len(values) > 1 else [(yield from materialized(values[0]))]
         return found
     if isinstance(value, dict):
-        for key, member in value.items():
-            if isinstance(member, Large | dict | LongText):
+        for done, (key, member) in enumerate(value.items(), 1):
+            if isinstance(member, _IN_PARTS):
                 value[key] = yield from materialized(member)
+            if done % _TOGETHER == 0:
+                yield
     return value.whole() if type(value) is LongText else value
 
 
@@ -121,12 +130,13 @@ def check(value: Any, wanted: Collection[str] = ()) -> Steps[None]:
             if len(values) == 1:
                 yield from check(values[0])
     elif isinstance(value, dict):
-        members = [member for key, member in value.items() if key not in wanted]
-        if type(value) is Repeated:
-            members += [member for _, member in value.later]
-        for member in members:
-            if isinstance(member, Large | dict):
+        later = value.later if type(value) is Repeated else ()
+        members = chain((item for item in value.items() if item[0] not in wanted), later)
+        for done, (_, member) in enumerate(members, 1):
+            if isinstance(member, _NESTED):
                 yield from check(member)
+            if done % _TOGETHER == 0:
+                yield
 
 
 class _Reader:
@@ -151,7 +161,7 @@ class _Reader:
         if self._text[end - 1 : end] != closing:
             raise (yield from wrong(self._text, "no end of a list or object", start))
         if depth + 1 >= CUT_DEPTH:
-            raise BadInput(json_scan.TOO_DEEP)
+            raise TooMuch(json_scan.TOO_DEEP)
         if (yield from skipped(self._text, start + 1, end)) == end - 1:
             return [] if opening == b"[" else {}
         if opening == b"[":
@@ -163,9 +173,9 @@ class _Reader:
             if self._rules.strict:
                 members.update(more)
             else:
-                later += json_scan.add(more.items(), members)
+                json_scan.add(more.items(), members, later)
                 if type(more) is Repeated:
-                    later += more.later
+                    json_scan.add(more.later, members, later)
         return Repeated(members, later) if later else members
 
     def values(self, start: int, end: int, depth: int) -> Steps[list[Any]]:
@@ -188,7 +198,7 @@ class _Reader:
             raise (yield from wrong(self._text, "no colon after a key", start))
         first, last = yield from stripped(self._text, start, colon)
         if last - first > _LONGEST_KEY:
-            raise BadInput(f"JSON Parse error: a key of {last - first} bytes")
+            raise TooMuch(f"JSON Parse error: a key of {last - first} bytes")
         key = yield from self._parsed(first, last, b"%b")
         if type(key) is not str:
             raise (yield from wrong(self._text, "no string for a key", start))

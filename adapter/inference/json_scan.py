@@ -9,16 +9,19 @@ import json
 import math
 import re
 from collections.abc import Iterable
+from itertools import islice
 from typing import Any
 
 import orjson
 
-from adapter.inference.tensor import BadInput
+from adapter.inference.tensor import BadInput, TooMuch
 
 Object = dict[str, Any]
 
 # Python objects take thirty times the room of their text; no body may take more than about 200 MB.
 MOST_VALUES = 2_000_000
+# Values of one object beyond the first of their keys: far more than anyone writes by hand, and read in a few milliseconds.
+MOST_REPEATED = 10_000
 
 # A string, or a word to replace outside strings. An unclosed string reaches to the end, so that this is linear.
 _WORDS = re.compile(r'"(?:[^"\\]++|\\.)*+(?:"|\Z)|-?Inf(?:inity)?|-NaN', re.DOTALL)
@@ -60,9 +63,9 @@ def _has_too_many_values(body: bytes) -> bool:
     return False
 
 
-def too_many() -> BadInput:
+def too_many() -> TooMuch:
     """What is said of more than `MOST_VALUES` values."""
-    return BadInput(f"More than {MOST_VALUES} values are taken only if all are numbers, in lists of equal length")
+    return TooMuch(f"More than {MOST_VALUES} values are taken only if all are numbers, in lists of equal length")
 
 
 def whole(text: bytes) -> Any:
@@ -121,7 +124,7 @@ def _scan(body: bytes, whole: bool) -> Any:
     except json.JSONDecodeError as error:
         raise BadInput(f"JSON Parse error: {error.msg} at offset: {_before_words(given, error.pos)}") from None
     except (RecursionError, MemoryError):
-        raise BadInput(TOO_DEEP) from None
+        raise TooMuch(TOO_DEEP) from None
     return tree
 
 
@@ -172,18 +175,24 @@ def _object(pairs: list[tuple[str, Any]]) -> Object:
     if len(members) == len(pairs):
         return members
     first: Object = {}
-    return Repeated(first, add(pairs, first))
+    later: list[tuple[str, Any]] = []
+    add(pairs, first, later)
+    return Repeated(first, later)
 
 
-def add(pairs: Iterable[tuple[str, Any]], members: Object) -> list[tuple[str, Any]]:
-    """Add to an object the members that it has not, and give back those whose key it has."""
-    later = []
+def add(pairs: Iterable[tuple[str, Any]], members: Object, later: list[tuple[str, Any]]) -> None:
+    """Add to an object the members that it has not, and to `later` those whose key it has.
+
+    Raises:
+        TooMuch: these are more than `MOST_REPEATED` now.
+    """
     for key, value in pairs:
         if key in members:
             later.append((key, value))
         else:
             members[key] = value
-    return later
+    if len(later) > MOST_REPEATED:
+        raise TooMuch(f"More than {MOST_REPEATED} keys that an object has already are not taken")
 
 
 _DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_float=_float, parse_int=_integer)
@@ -210,5 +219,5 @@ def _beginning(value: Any, depth: int) -> Any:
     if isinstance(value, list):
         return [_beginning(item, depth - 1) for item in value[:16]] if depth else []
     if isinstance(value, dict):
-        return {key[:_ECHO]: _beginning(value[key], depth - 1) for key in list(value)[:16]} if depth else {}
+        return {key[:_ECHO]: _beginning(value[key], depth - 1) for key in islice(value, 16)} if depth else {}
     return value

@@ -88,9 +88,9 @@ def check_rows(rows: list[Any], first: int, objects: bool, inputs: Mapping[str, 
 
 
 def _wrong_keys(index: int, row: Object, inputs: Mapping[str, TensorSpec]) -> str:
-    unknown = [key for key in row if key not in inputs]
-    if unknown:
-        return f"instances[{index}]: JSON object: does not have named input: {unknown[0][:256]}"
+    unknown = next((key for key in row if key not in inputs), None)
+    if unknown is not None:
+        return f"instances[{index}]: JSON object: does not have named input: {unknown[:256]}"
     return f"instances[{index}]: JSON object: {echo(row)} keys must be equal to: {','.join(sorted(inputs))}"
 
 

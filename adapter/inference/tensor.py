@@ -72,6 +72,10 @@ class BadInput(ValueError):
     """What the client sent can't be turned into tensors; the message tells the client why, and where."""
 
 
+class TooMuch(BadInput):
+    """It is more than is read here, by a bound that TensorFlow Serving does not have; it may be right all the same."""
+
+
 @dataclass(slots=True, eq=False)
 class Tensor:
     """A dense tensor: `data` is C-contiguous, of `dtype.numpy`, of shape `shape`; strings are an object array of `bytes`.

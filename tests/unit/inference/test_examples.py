@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adapter.inference import examples, json_outline, json_strings
+from adapter.inference import examples, json_outline, json_scan, json_strings
 from adapter.inference.tensor import BadInput
 from adapter.inference.turns import at_once
 from adapter.pb import serving_pb2, tensorflow_pb2
@@ -77,6 +77,25 @@ def test_of_a_feature_given_twice_the_last_counts(body: str, kept: dict[str, lis
     assert parsed(b'{"examples": [{}, %b]}' % body.encode()) == [{}, kept]
     found = asked(b'{"context": %b, "examples": [{}]}' % body.encode()).input
     assert features(found.example_list_with_context.context) == kept
+
+
+def test_more_features_given_twice_than_anyone_means_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(json_scan, "MOST_REPEATED", 3)
+    assert parsed(b'{"examples": [{"x": 1, "x": 2, "y": 1, "x": 3, "y": 2}]}') == [
+        {"x": ["int64_list", 3], "y": ["int64_list", 2]}
+    ]
+    for body in (
+        b'{"examples": [{"x": 1, "x": 2, "x": 3, "x": 4, "x": 5}]}',
+        b'{"examples": [], %b}' % b", ".join([b'"y": 1'] * 5),
+    ):
+        with pytest.raises(BadInput, match="More than 3 keys that an object has already are not taken"):
+            parsed(body)
+
+
+def test_an_example_of_many_features_has_them_all() -> None:
+    given = {f"f{number}": [number] if number % 3 else [float(number)] * 9 for number in range(1500)}
+    (found,) = parsed({"examples": [given]})
+    assert {name: kept[1:] for name, kept in found.items() if kept} == given
 
 
 def test_of_examples_and_context_given_twice_the_first_counts() -> None:

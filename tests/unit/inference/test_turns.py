@@ -16,7 +16,7 @@ from adapter.bundle.bodies import Bodies
 from adapter.errors import CallFailed
 from adapter.inference import examples, json_in, json_out, v2_in, v2_out, wire
 from adapter.inference.tensor import BOOL, FLOAT, STRING, BadInput, DType, Signature, Tensor, TensorSpec
-from adapter.inference.turns import Turns
+from adapter.inference.turns import Turns, at_once
 from adapter.joining import joined
 from adapter.pb import serving_pb2
 
@@ -70,6 +70,10 @@ def many(value: bytes, count: int) -> bytes:
     return b"[%b]" % b",".join([value] * count)
 
 
+def members(count: int) -> bytes:
+    return b",".join([b'"f%d":1' % number for number in range(count)])
+
+
 def strings(count: int) -> Tensor:
     data = np.empty(count, object)
     data[:] = [b"abcdefghij"] * count
@@ -116,6 +120,13 @@ LONG = b"QUJD" * 15_000_000
 KINDS: dict[str, Callable[[], Steps]] = {
     "an example of many features": lambda: classify(
         b"[{%b}]" % b",".join([b'"f%d":{"b64":"QQ=="}' % number for number in range(200_000)])
+    ),
+    "an example of very many features": lambda: classify(b"[{%b}]" % members(900_000)),
+    "an example of very many features, one of them twice": lambda: classify(b'[{%b,"f0":1}]' % members(900_000)),
+    "very many keys that mean nothing": lambda: predict(FLOAT, b"[[1]],%b" % members(900_000)),
+    "very many keys that mean nothing beside examples": lambda: classify(b'[{"a":1}],%b' % members(900_000)),
+    "very many keys that mean nothing beside an input": lambda: predicted(
+        FLOAT, b'{"inputs":{"x":[1],%b}}' % members(900_000)
     ),
     "pieces of a byte each": lambda: joined([b"x"] * 2_000_000),
     "rows of objects": lambda: predict(FLOAT, many(b'{"x":1.5}', 300_000)),
@@ -171,6 +182,25 @@ def test_no_step_takes_long_whatever_a_body_holds(kind: str) -> None:
     gc.disable()
     try:
         assert any(longest(KINDS[kind]()) < LONGEST for _ in range(3))
+    finally:
+        gc.enable()
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'[{%b,"b":1}]' % b",".join([b'"a":1'] * 1_900_000),
+        b"[{%b,%b}]" % (members(400_000), members(400_000)),
+        b'[{"a":1}],%b' % b",".join([b'"a":1'] * 1_900_000),
+    ],
+    ids=["of one feature", "of all features", "beside the examples"],
+)
+def test_keys_that_an_object_has_already_are_refused_before_there_are_many(body: bytes) -> None:
+    gc.disable()
+    try:
+        with pytest.raises(BadInput, match="More than 10000 keys that an object has already"):
+            at_once(classify(body))
+        assert any(longest(classify(body)) < LONGEST for _ in range(3))
     finally:
         gc.enable()
 

@@ -22,7 +22,7 @@ from adapter.inference import json_long, json_parts, json_scan, json_tree
 from adapter.inference.json_columns import values
 from adapter.inference.json_numbers import PIECE, numbers, numbers_at_once
 from adapter.inference.json_tree import Path, Piecewise, path_from
-from adapter.inference.tensor import Array, BadInput, Signature, Tensor, TensorSpec
+from adapter.inference.tensor import Array, BadInput, Signature, Tensor, TensorSpec, TooMuch
 from adapter.inference.turns import LARGE, at_once
 
 Steps = Generator[None, None, dict[str, Tensor]]
@@ -75,11 +75,17 @@ class PredictBody:
         return at_once(self.tensors_in_steps(signature))
 
     def check_in_steps(self) -> Generator[None, None, None]:
-        """Read all of the body where no tensor comes of it. Raises BadInput where it is not JSON."""
+        """Read all of the body where no tensor comes of it. Raises BadInput where it is not JSON.
+
+        One that is too much for the careful way may be right all the same: numbers without end are read in the other.
+        """
         tree = self.tree
-        if tree is None:
-            tree = (yield from _read(self.body)) if len(self.body) >= LARGE else json_scan.load(self.body)
-        yield from json_parts.check(tree)
+        try:
+            if tree is None:
+                tree = (yield from _read(self.body)) if len(self.body) >= LARGE else json_scan.load(self.body)
+            yield from json_parts.check(tree)
+        except TooMuch:
+            pass
 
     def tensors_in_steps(self, signature: Signature) -> Steps:
         """The same for large bodies: yields every few milliseconds, so that others get their turn."""

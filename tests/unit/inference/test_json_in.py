@@ -365,6 +365,20 @@ def test_a_body_can_be_checked_where_no_tensor_comes_of_it(body: str, right: boo
         at_once(parsed.check_in_steps())
 
 
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"instances": [%b]}' % b",".join([b"1.5"] * 2_100_000),
+        b'{"instances": [%b]}' % b",".join([b'"a"'] * 2_100_000),
+        b'{"instances": %b}' % (b"[" * 2000 + b"1" + b"]" * 2000),
+    ],
+    ids=["numbers", "strings", "deep"],
+)
+def test_a_body_that_is_too_much_to_be_checked_is_not_called_wrong(body: bytes) -> None:
+    at_once(json_in.parse(body).check_in_steps())
+    at_once(at_once(json_in.parse_in_steps(body)).check_in_steps())
+
+
 def test_bytes_that_are_not_utf8_are_refused() -> None:
     for body in (b'{"instances": ["\xff"]}', b'{"signature_name": "\xff", "instances": [1]}', b'{"\xff": 1}'):
         with pytest.raises(BadInput, match="not UTF-8"):

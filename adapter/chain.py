@@ -15,13 +15,12 @@ from aiohttp.web import RequestPayloadError
 
 from adapter.access.audit import Audit
 from adapter.access.gate import Gate
-from adapter.errors import Refused, RequestFailed, problem, tfs_envelope
+from adapter.errors import Refused, RequestFailed, problem, tfs_envelope, tfs_headers
 from adapter.exchange import Exchange, Handler, response
 from adapter.group.state import Group
 from adapter.http.answer import Answer
 from adapter.http.connection import CUT_OFF
 from adapter.http.request import Request
-from adapter.inference import v1
 from adapter.inference.tensor import BadInput
 from adapter.settings import Settings
 from adapter.telemetry import server_span
@@ -59,7 +58,7 @@ class Chain:
         self._max_connections = settings.max_connections
         self._group = group
         self._headers = dict(headers)
-        self._v1_headers = v1.headers(settings.cors)
+        self._v1_headers = tfs_headers(settings.cors)
         self._gate = gate
         self._audit = audit
         self._access_log = AccessLog(stream) if settings.access_log else None

@@ -35,6 +35,13 @@ HTTP_STATUS: Mapping[grpc.StatusCode, int] = {
     grpc.StatusCode.UNAUTHENTICATED: 401,
 }
 
+_JSON = {"Content-Type": "application/json"}
+_CORS = {
+    "Access-Control-Allow-Origin": "*",
+    "Access-Control-Allow-Methods": "POST, GET",
+    "Access-Control-Allow-Headers": "Content-Type",
+}
+
 # Statuses after which the same request may succeed elsewhere or later (RFC 9110 §10.2.3, RFC 6585 §4).
 RETRYABLE = frozenset({429, 503})
 RETRY_AFTER_SECONDS = 1
@@ -77,6 +84,11 @@ def no_such_method() -> Refused:
 def tfs_envelope(message: str) -> bytes:
     """The body of an error on `/v1`: `{"error": message}` (TFS util/json_tensor.cc, MakeJsonFromStatus)."""
     return orjson.dumps({"error": message})
+
+
+def tfs_headers(cors: bool) -> Mapping[str, str]:
+    """What is on every JSON answer under `/v1`, also on errors (http_server.cc: the headers are set before the work begins)."""
+    return {**_JSON, **_CORS} if cors else _JSON
 
 
 def problem(status: int, message: str, **extension: str) -> bytes:

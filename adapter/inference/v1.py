@@ -3,7 +3,7 @@ util/json_tensor.cc); `docs/differences.md` lists where this one deliberately an
 """
 
 import re
-from collections.abc import Generator, Mapping
+from collections.abc import Generator
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TypeVar
@@ -13,7 +13,7 @@ import orjson
 from google.protobuf.json_format import MessageToDict
 
 from adapter.encoding import encoded, worth_encoding
-from adapter.errors import CallFailed, Refused, no_such_method
+from adapter.errors import CallFailed, Refused, no_such_method, tfs_headers
 from adapter.exchange import Bodies, Exchange, response
 from adapter.http.answer import Answer
 from adapter.http.prefer import preferred
@@ -50,14 +50,6 @@ _METHODS = ("GET", "POST", "HEAD", "PUT", "DELETE", "OPTIONS", "PATCH")
 _PART = r"[A-Za-z0-9._~!$&'()*+,;=:@/-]|%[0-9A-Fa-f]{2}"
 _URI = re.compile(rf"(?:{_PART})*+(?:\?(?:{_PART}|\?)*+)?(?:#(?:{_PART}|\?)*+)?")
 _INT64_MAX = (1 << 63) - 1
-_JSON = {"Content-Type": "application/json"}
-_CORS = {
-    "Access-Control-Allow-Origin": "*",
-    "Access-Control-Allow-Methods": "POST, GET",
-    "Access-Control-Allow-Headers": "Content-Type",
-}
-
-
 _EXAMPLES = {
     "classify": (CLASSIFY, examples.classify_results),
     "regress": (REGRESS, examples.regress_results),
@@ -115,18 +107,13 @@ def _check_characters(path: str) -> None:
         )
 
 
-def headers(cors: bool) -> Mapping[str, str]:
-    """What is on every JSON answer under `/v1`, also on errors (http_server.cc: the headers are set before the work begins)."""
-    return {**_JSON, **_CORS} if cors else _JSON
-
-
 class V1:
     """The face of the data plane that speaks TensorFlow Serving's REST."""
 
     def __init__(self, plane: DataPlane, bodies: Bodies, cors: bool) -> None:
         self._plane = plane
         self._bodies = bodies
-        self._headers = headers(cors)
+        self._headers = tfs_headers(cors)
 
     async def __call__(self, exchange: Exchange) -> Answer:
         """Answer any request under `/v1`. Raises RequestFailed and BadInput, which the chain puts into TFS's envelope."""

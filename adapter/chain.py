@@ -21,7 +21,7 @@ from adapter.group.state import Group
 from adapter.http.answer import Answer
 from adapter.http.connection import CUT_OFF
 from adapter.http.request import Request
-from adapter.inference.tensor import BadInput
+from adapter.inference.tensor import BadInput, Unserved
 from adapter.settings import Settings
 from adapter.telemetry import server_span
 from adapter.telemetry.access_log import AccessLog
@@ -134,7 +134,7 @@ class Chain:
             return await handler(exchange)
         except RequestFailed as error:
             return self._failed(exchange, error.status, error.message, error.headers)
-        except BadInput as error:
+        except (BadInput, Unserved) as error:
             return self._failed(exchange, 400, str(error), {})
         except (aiohttp.http.HttpProcessingError, aiohttp.ClientPayloadError, RequestPayloadError) as error:
             return self._failed(exchange, 400, f"Body cannot be read: {error}", {"Connection": "close"})

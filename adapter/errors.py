@@ -4,6 +4,7 @@
     ├── Refused                   by us, before TensorFlow Serving saw it (4xx, 503 while unready)
     └── CallFailed                by TensorFlow Serving or on the way to it; keeps the gRPC status
     BadInput (inference/tensor)   a body that means no tensor: 400, raised by the codecs, which know no HTTP
+    Unserved (inference/tensor)   an answer of a type that has no JSON: 400, as TensorFlow Serving's REST API has it
 
 `/v1` answers with TensorFlow Serving's envelope, every other resource with problem JSON (RFC 9457).
 """

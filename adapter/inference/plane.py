@@ -2,8 +2,6 @@
 
 from collections.abc import Mapping, Set
 
-from grpc import StatusCode
-
 from adapter.errors import CallFailed
 from adapter.inference import wire
 from adapter.inference.calls import PREDICT, Calls
@@ -11,7 +9,6 @@ from adapter.inference.coalesce import Coalescer, Traces
 from adapter.inference.lanes import Prediction, Tensors
 from adapter.inference.limits import Limit, overloaded
 from adapter.inference.signatures import Endpoint, Servable, Signatures
-from adapter.inference.tensor import Unserved
 from adapter.inference.turns import LARGE, Turns
 from adapter.telemetry.metrics import CALLS_LIMIT, MODEL_CALLS_WAITING
 from adapter.telemetry.traces import Trace, Trip
@@ -65,7 +62,8 @@ class DataPlane:
         """Run `endpoint` on `inputs`, by `deadline` in the event loop's time, for a request of this trace.
 
         Raises:
-            CallFailed: TensorFlow Serving's status and words; INVALID_ARGUMENT where an output is of a type that has no JSON.
+            CallFailed: TensorFlow Serving's status and words.
+            Unserved: an output is of a type that has no tensor here, whatever the inputs are.
             Refused: 503 when too many calls wait already.
         """
         servable = endpoint.servable
@@ -97,13 +95,10 @@ class DataPlane:
             raise
         finally:
             limit.release(full)
-        try:
-            if len(answer) < LARGE:
-                outputs, version = wire.predict_response(answer)
-            else:
-                outputs, version = await self.turns.take(wire.predict_response_in_steps(answer), deadline)
-        except Unserved as error:  # the status that TensorFlow Serving's REST API has for it
-            raise CallFailed(StatusCode.INVALID_ARGUMENT, str(error)) from None
+        if len(answer) < LARGE:
+            outputs, version = wire.predict_response(answer)
+        else:
+            outputs, version = await self.turns.take(wire.predict_response_in_steps(answer), deadline)
         if len(outputs) > 1:  # TensorFlow Serving's order changes from call to call
             outputs = {name: outputs[name] for name in sorted(outputs)}
         return Prediction(outputs, version, trip)

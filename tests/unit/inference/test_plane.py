@@ -5,11 +5,10 @@ import asyncio
 import numpy as np
 import pytest
 
-from adapter.errors import CallFailed
 from adapter.inference import json_out
 from adapter.inference.plane import DataPlane
 from adapter.inference.signatures import Endpoint, Servable
-from adapter.inference.tensor import FLOAT, Signature, Tensor
+from adapter.inference.tensor import FLOAT, Signature, Tensor, Unserved
 from adapter.inference.turns import at_once
 from adapter.pb import serving_pb2, tensorflow_pb2
 
@@ -64,7 +63,7 @@ async def in_flight(model: str, requests: int) -> int:
 
 
 @pytest.mark.parametrize("coalesced", [frozenset(), frozenset({"m"})], ids=["alone", "coalesced"])
-async def test_an_output_of_a_type_without_json_fails_each_request_as_tensorflow_serving_fails_it(
+async def test_an_output_of_a_type_without_tensors_fails_each_request_and_is_no_failure_of_the_call(
     coalesced: frozenset[str],
 ) -> None:
     plane = DataPlane(Quantized(1), coalesced, MAX_CALLS, 64)
@@ -75,8 +74,8 @@ async def test_an_output_of_a_type_without_json_fails_each_request_as_tensorflow
         *[plane.predict(endpoint, inputs, deadline) for _ in range(5)], return_exceptions=True
     )
     for failure in failures:
-        assert isinstance(failure, CallFailed)
-        assert (failure.status, failure.message) == (400, "Failed to write JSON value for tensor type: quint8")
+        assert isinstance(failure, Unserved)
+        assert str(failure) == "Failed to write JSON value for tensor type: quint8"
 
 
 @pytest.mark.parametrize(

@@ -96,6 +96,13 @@ def test_any_json_is_404_for_a_model_that_is_not_there(adapter: Adapter, body: b
     assert (answer.status, answer.json) == (404, {"error": "Servable not found for request: Latest(nope)"})
 
 
+def test_numbers_without_end_are_404_for_a_model_that_is_not_there(slow_server: ModelServer) -> None:
+    with Adapter(tfs_grpc=slow_server.target) as adapter:
+        adapter.ready()
+        answer = adapter.predict("nope", {"instances": [1.5] * 2_100_000})
+        assert (answer.status, answer.json) == (404, {"error": "Servable not found for request: Latest(nope)"})
+
+
 @pytest.mark.parametrize("method", ["TRACE", "CONNECT", "PROPFIND", "LINK", "MKCOL", "LOCK", "COPY", "QUERY"])
 def test_a_method_that_tensorflow_serving_does_not_allow_is_501(adapter: Adapter, method: str) -> None:
     for path in (PATH, "/v1/models/multi", "/v1/other"):

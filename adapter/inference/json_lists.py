@@ -1,6 +1,8 @@
 """Long lists of numbers cut out of a JSON text, so that a parser that makes objects meets only what is left. No I/O.
 
-{"name": "x", "data": [1.5, 2.5, … ]}   ─►   {"name": "x", "data": "list 0 of this text"}   and where the list lies
+    {"name": "x", "data": [1.5, 2.5, … ]}   ─►   {"name": "x", "data": "list 0 of this text"}   and where the list lies
+
+The lists are `json_numbers`' to read. A name stands nowhere else in the text, so nobody can give one for a list.
 """
 
 import re

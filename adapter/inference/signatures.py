@@ -78,7 +78,8 @@ class Signatures:
         entry = await self._ask(servable, deadline)
         endpoint = entry.endpoints.get(name or DEFAULT_SIGNATURE)
         if endpoint is None:
-            names = ", ".join([f'"{known}"' for known in entry.endpoints])[:512] or "none"
+            served = [f'"{known}"' for known in entry.endpoints if not known.startswith("__saved_model_")]
+            names = ", ".join(served)[:512] or "none"
             raise Refused(
                 400,
                 f'Serving signature name: "{name or DEFAULT_SIGNATURE}" not found in signature def, which has {names}',

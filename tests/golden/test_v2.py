@@ -116,6 +116,13 @@ def test_bytes_alone_are_a_request_to_a_model_of_one_input(adapter: Adapter) -> 
     assert "bytes alone are for a model of one input" in several.json["error"]
 
 
+def test_a_signature_that_is_not_there_is_answered_with_those_that_are(adapter: Adapter) -> None:
+    message = infer(adapter, "multi", x([1], parameters={"signature_name": "z"})).json["error"]
+    named = message.removeprefix('Serving signature name: "z" not found in signature def, which has ').split(", ")
+    assert '"matrix"' in named
+    assert not [name for name in named if "saved_model" in name]
+
+
 def test_a_large_image_in_json_comes_back_whole(adapter: Adapter) -> None:
     values = [index / 8 for index in range(150_528)]
     for data in (values, [values[:75_264], values[75_264:]]):

@@ -8,12 +8,14 @@ from typing import Any
 import numpy as np
 import pytest
 
+from adapter.bundle.interface import Interface
 from adapter.bundle.service import Service
 from adapter.errors import RequestFailed
 from adapter.exchange import Exchange
 from adapter.inference.plane import DataPlane
 from adapter.inference.signatures import Endpoint, Servable
 from adapter.inference.tensor import FLOAT, Signature, Tensor
+from tests.unit.bundle.test_trial import Shows
 from tests.unit.inference.test_plane import MAX_CALLS, Quantized
 
 ENDPOINT = Endpoint(Servable("m"), Signature("serving_default", "", {}, {}), b"")
@@ -39,8 +41,7 @@ async def test_an_output_of_a_type_without_tensors_is_no_fault_of_the_inputs(
     model: Any = SimpleNamespace(name="m", version=1)
     bundle: Any = SimpleNamespace(handler="", models=[model], limits=SimpleNamespace(timeout=None, max_batch=1))
     service = Service(tmp_path, bundle, plane, max_queue=1, max_memory=0, tell=lambda _: None, end=lambda _: None)
-    loaded: Any = SimpleNamespace(long_arrays=lambda *_: None)
-    service._interface, service._way = loaded, Asking(plane)
+    service._interface, service._way = Interface(Shows(), 1), Asking(plane)
     exchange: Any = SimpleNamespace(deadline=float("inf"), trace=None, request_id="id-1")
     with caplog.at_level(logging.ERROR), pytest.raises(RequestFailed) as caught:
         await service.answer(exchange, "application/json", b"{}")

@@ -54,9 +54,9 @@ class Bodies:
         self._types = {name: _plain(field.type) for name, field in fields.items()}
         self.bytes_fields = [name for name, expected in self._types.items() if bytes in expected]
         several: Any = list[request]  # type: ignore[valid-type] # a type that is known when the handler is
-        self._batch = msgspec.defstruct("Batch", [(BATCH, several)], forbid_unknown_fields=True)
+        batch = msgspec.defstruct("Batch", [(BATCH, several)], forbid_unknown_fields=True)
         self._one = msgspec.json.Decoder(request, dec_hook=arrays.decode)
-        self._many = msgspec.json.Decoder(self._batch, dec_hook=arrays.decode)
+        self._many = msgspec.json.Decoder(batch, dec_hook=arrays.decode)
         self._arrays = LongArrays(self._types)
 
     def taking(self, content_type: str, data: bytes) -> Generator[None, None, Taken | None] | None:
@@ -82,10 +82,8 @@ class Bodies:
             if not data:
                 raise BadInput("the body is empty")
             if _BATCH.match(data) is None:
-                one = decoded(taken, self._request)
-                return Batch([self._one.decode(data) if one is None else one], False)
-            many = decoded(taken, self._batch)
-            requests = getattr(self._many.decode(data) if many is None else many, BATCH)
+                return Batch([_value(self._one, data, taken)], False)
+            requests = getattr(_value(self._many, data, taken), BATCH)
         except msgspec.ValidationError as error:
             raise BadInput(_told(error)) from None
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
@@ -126,6 +124,11 @@ class Bodies:
 
     def _converted(self, fields: dict[str, Any]) -> Any:
         return msgspec.convert(fields, self._request, strict=False, dec_hook=arrays.decode)
+
+
+def _value(decoder: "msgspec.json.Decoder[Any]", data: bytes, taken: Taken | None) -> Any:
+    found = decoded(taken, decoder.type)
+    return decoder.decode(data) if found is None else found
 
 
 def _kind(content_type: str) -> str:

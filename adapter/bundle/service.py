@@ -34,7 +34,7 @@ from adapter.exchange import Exchange
 from adapter.inference import tensor
 from adapter.inference.plane import DataPlane
 from adapter.inference.signatures import Servable
-from adapter.inference.turns import LARGE, at_once
+from adapter.inference.turns import LARGE
 from adapter.telemetry.traces import Trace
 
 if TYPE_CHECKING:
@@ -152,9 +152,8 @@ class Service:
             return Body(content_type, body)
         if self._workers is not None and not interface.is_pipeline:
             self._workers.check_room()
-        if len(body) < LARGE:
-            return Body(content_type, body, at_once(steps))
-        return Body(content_type, body, await self._plane.turns.take(steps, exchange.deadline))
+        taken = await self._plane.turns.done(steps, len(body) >= LARGE, exchange.deadline)
+        return Body(content_type, body, taken)
 
     def _in_its_trace(self, trace: Trace | None) -> AbstractContextManager[None]:
         """Around the handler: spans that it makes belong to the request, where anybody wants them."""

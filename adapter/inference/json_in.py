@@ -82,7 +82,7 @@ class PredictBody:
         tree = self.tree
         try:
             if tree is None:
-                tree = (yield from _read(self.body)) if len(self.body) >= LARGE else json_scan.load(self.body)
+                tree = (yield from json_parts.read(self.body)) if len(self.body) >= LARGE else json_scan.load(self.body)
             yield from json_parts.check(tree)
         except TooMuch:
             pass

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from adapter.errors import Refused
 from adapter.inference.calls import METADATA, Calls
-from adapter.inference.tensor import DTYPES, Signature, TensorSpec
+from adapter.inference.tensor import DTYPES, Signature, TensorSpec, quoted
 from adapter.pb import serving_pb2, tensorflow_pb2
 
 DEFAULT_SIGNATURE = "serving_default"
@@ -78,8 +78,7 @@ class Signatures:
         entry = await self._ask(servable, deadline)
         endpoint = entry.endpoints.get(name or DEFAULT_SIGNATURE)
         if endpoint is None:
-            served = [f'"{known}"' for known in entry.endpoints if not known.startswith("__saved_model_")]
-            names = ", ".join(served)[:512] or "none"
+            names = quoted(known for known in entry.endpoints if not known.startswith("__saved_model_"))[:512]
             raise Refused(
                 400,
                 f'Serving signature name: "{name or DEFAULT_SIGNATURE}" not found in signature def, which has {names}',

@@ -1,6 +1,6 @@
 """What the data plane talks about: dtypes, tensors and signatures. No I/O, no JSON, no protobuf."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -66,6 +66,11 @@ Shape = tuple[int, ...]
 
 class Unserved(ValueError):
     """An output is of a type that TensorFlow has beyond `DTYPES`: quantized, say. The message is TensorFlow Serving's own."""
+
+
+def quoted(names: Iterable[str]) -> str:
+    """`"a", "b"`, or `none`: the names that there are, for messages."""
+    return ", ".join([f'"{name}"' for name in names]) or "none"
 
 
 class BadInput(ValueError):

@@ -47,6 +47,10 @@ class Turns:
                 for _ in range(GIVE_WAY):
                     await asyncio.sleep(0)
 
+    async def done(self, steps: Generator[None, None, T], large: bool, deadline: float) -> T:
+        """The same where there is much to read or to write, else without giving way to anybody."""
+        return await self.take(steps, deadline) if large else at_once(steps)
+
 
 def at_once(steps: Generator[None, None, T]) -> T:
     """The result of steps that are known to be few, without giving way to anybody."""

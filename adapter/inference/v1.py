@@ -3,10 +3,8 @@ util/json_tensor.cc); `docs/differences.md` lists where this one deliberately an
 """
 
 import re
-from collections.abc import Generator
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TypeVar
 from urllib.parse import unquote
 
 import orjson
@@ -22,11 +20,9 @@ from adapter.inference import examples, json_in, json_out
 from adapter.inference.calls import CLASSIFY, METADATA, REGRESS, STATUS
 from adapter.inference.plane import DataPlane
 from adapter.inference.signatures import DEFAULT_SIGNATURE, Servable
-from adapter.inference.turns import LARGE, at_once
+from adapter.inference.turns import LARGE
 from adapter.pb import serving_pb2
 from adapter.telemetry.traces import Trip
-
-T = TypeVar("T")
 
 # http_rest_api_util.cc. TFS matches them against path, query and fragment together: what comes after a name is a part of it.
 _POST = re.compile(
@@ -153,7 +149,7 @@ class V1:
             endpoint = await plane.endpoint(servable, parsed.signature_name, exchange.deadline)
         except CallFailed as error:
             if error.status == 404:  # a body that is not JSON comes first (json_tensor.cc, FillPredictRequestFromJson)
-                await self._done(parsed.check_in_steps(), len(body), exchange)
+                await self._plane.turns.done(parsed.check_in_steps(), len(body) >= LARGE, exchange.deadline)
             raise
         if large:
             inputs = await plane.turns.take(parsed.tensors_in_steps(endpoint.signature), exchange.deadline)
@@ -193,18 +189,16 @@ class V1:
         path, decode = _EXAMPLES[target.verb]
         body = await self._bodies.read(exchange)
         exchange.lap("read")
-        request = await self._done(examples.request(body, target.servable.spec()), len(body), exchange)
+        request = await self._plane.turns.done(
+            examples.request(body, target.servable.spec()), len(body) >= LARGE, exchange.deadline
+        )
         exchange.lap("parse")
         trip = Trip((exchange.trace,))
         results = await self._plane.calls.call(path, request, exchange.deadline, trip)
         exchange.rode(trip)
-        answer = await self._done(decode(results, nonfinite), len(results), exchange)
+        answer = await self._plane.turns.done(decode(results, nonfinite), len(results) >= LARGE, exchange.deadline)
         exchange.lap("render")
         return answer
-
-    async def _done(self, steps: Generator[None, None, T], size: int, exchange: Exchange) -> T:
-        """The result of steps that read so many bytes; they take turns with others if these are many."""
-        return at_once(steps) if size < LARGE else await self._plane.turns.take(steps, exchange.deadline)
 
     def _preflight(self, request: Request) -> Answer:
         """OPTIONS: TFS answers any origin that is a URL and refuses the rest, both without a body."""

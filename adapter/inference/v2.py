@@ -7,9 +7,9 @@ where a request asks for it: classification, shared memory and sequences of requ
 """
 
 import re
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Mapping
 from functools import lru_cache
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 from urllib.parse import unquote
 
 import orjson
@@ -23,11 +23,9 @@ from adapter.inference.calls import STATUS
 from adapter.inference.plane import DataPlane
 from adapter.inference.signatures import DEFAULT_SIGNATURE, Servable
 from adapter.inference.tensor import TensorSpec
-from adapter.inference.turns import LARGE, at_once
+from adapter.inference.turns import LARGE
 from adapter.joining import STEP
 from adapter.pb import serving_pb2
-
-T = TypeVar("T")
 
 _PATH = re.compile(
     r"/v2(?:/|/health/(?P<health>live|ready)"
@@ -106,11 +104,11 @@ class V2:
         received = await self._bodies.read(exchange)
         exchange.lap("read")
         parsing = v2_in.parse(received, headers.get(v2_in.HEADER_LENGTH), headers.get("Content-Type", ""))
-        request = await self._done(parsing, len(received) >= LARGE, exchange)
+        request = await self._plane.turns.done(parsing, len(received) >= LARGE, exchange.deadline)
         endpoint = await self._plane.endpoint(servable, request.signature_name, exchange.deadline)
         wanted = request.outputs(endpoint.signature)
         large = request.text_size >= LARGE
-        inputs = await self._done(request.tensors_in_steps(endpoint.signature), large, exchange)
+        inputs = await self._plane.turns.done(request.tensors_in_steps(endpoint.signature), large, exchange.deadline)
         exchange.lap("parse")
         exchange.attributes["tandem.signature"] = request.signature_name[:128] or DEFAULT_SIGNATURE
         prediction = await self._plane.predict(endpoint, inputs, exchange.deadline, exchange.trace)
@@ -120,16 +118,12 @@ class V2:
         steps = v2_out.response_in_steps(servable.model, prediction.version, request.id, outputs)
         text_size = json_out.size([tensor for _, tensor, binary in outputs if tensor.dtype.is_string or not binary])
         large = text_size >= LARGE or json_out.size([tensor for _, tensor, _ in outputs]) > STEP
-        body, json_length = await self._done(steps, large, exchange)
+        body, json_length = await self._plane.turns.done(steps, large, exchange.deadline)
         exchange.lap("render")
         about: Mapping[str, str] = _JSON
         if json_length is not None:
             about = {"Content-Type": "application/octet-stream", v2_in.HEADER_LENGTH: str(json_length)}
         return await encoded(headers, body, about)
-
-    async def _done(self, steps: Generator[None, None, T], large: bool, exchange: Exchange) -> T:
-        """The result of steps; they take turns with others if there is much to read or to write."""
-        return await self._plane.turns.take(steps, exchange.deadline) if large else at_once(steps)
 
     async def _metadata(self, servable: Servable, deadline: float) -> dict[str, Any]:
         """The model as its default signature has it."""

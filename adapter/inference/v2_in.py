@@ -19,7 +19,7 @@ from adapter.inference.json_lists import Span
 from adapter.inference.json_parts import Large
 from adapter.inference.json_scan import echo
 from adapter.inference.json_tree import MAX_RANK
-from adapter.inference.tensor import V2_DTYPES, Array, BadInput, DType, Shape, Signature, Tensor
+from adapter.inference.tensor import V2_DTYPES, Array, BadInput, DType, Shape, Signature, Tensor, quoted
 from adapter.inference.turns import LARGE
 from adapter.inference.v2_document import Object
 from adapter.inference.v2_values import Given, from_binary, from_list, from_text
@@ -141,8 +141,7 @@ def name_of(dtype: DType) -> str:
 
 
 def _no_such(what: str, signature: str, known: Mapping[str, object]) -> str:
-    names = ", ".join([f'"{name}"' for name in known]) or "none"
-    return f'signature "{signature}" has no such {what}; it has {names}'
+    return f'signature "{signature}" has no such {what}; it has {quoted(known)}'
 
 
 def parse(body: bytes, header_length: str | None, content_type: str = "") -> Generator[None, None, InferRequest]:

@@ -11,7 +11,7 @@ from collections.abc import Generator
 
 import numpy as np
 
-from adapter.inference.tensor import BadInput, Shape, Signature, Tensor, TensorSpec
+from adapter.inference.tensor import BadInput, Shape, Signature, Tensor, TensorSpec, quoted
 from adapter.inference.v2_values import Given, from_binary
 
 
@@ -22,8 +22,9 @@ def tensors(body: bytes, signature: Signature) -> Generator[None, None, dict[str
         BadInput: it has none or several, its shape can't be found from the bytes, or they are too many or too few for it.
     """
     if len(signature.inputs) != 1:
-        names = ", ".join([f'"{name}"' for name in signature.inputs]) or "none"
-        raise BadInput(f'The body: bytes alone are for a model of one input; signature "{signature.name}" has {names}')
+        raise BadInput(
+            f'The body: bytes alone are for a model of one input; signature "{signature.name}" has {quoted(signature.inputs)}'
+        )
     (spec,) = signature.inputs.values()
     if spec.dtype.is_string:
         array = np.empty(1, object)

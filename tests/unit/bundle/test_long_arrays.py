@@ -104,7 +104,7 @@ def test_what_was_read_from_the_text_is_what_the_handler_gets(many: bool) -> Non
     one = {"pixels": LONG, "weights": [0.1] * 300, "counts": [2**62 + 1] * 300, "small": [7] * 300, "anything": ["a"]}
     found = taken(json.dumps({"instances": [one, one]} if many else one))
     assert found is not None
-    value = decoded(found, BODIES._batch if many else Sketch)
+    value = decoded(found, BODIES._many.type if many else Sketch)
     for request in value.instances if many else [value]:
         assert request.pixels.dtype == np.float32
         assert request.pixels.tolist() == LONG
